@@ -1,0 +1,56 @@
+# Every target sets itself up in .venv first; that needs Python 3.11 or newer, make and git.
+PYTHON ?= python3
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed-for
+
+# The stamp holds the folder it was written in: a .venv that was moved or copied, or whose Python is
+# gone, is installed anew.
+ifneq ($(shell $(BIN)/python -c '' 2>/dev/null && cat $(STAMP) 2>/dev/null),$(CURDIR))
+.PHONY: $(STAMP)
+endif
+
+USABLE := import sys, pip; sys.exit(sys.version_info < (3, 11))
+NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
+PACKAGE := import sys; print("python%d.%d-venv" % sys.version_info[:2])
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint check clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile
+
+demo: $(STAMP) ## serve the fixture patients and print their cards; ARGS=--once stops after that
+	@$(BIN)/cds-service demo $(ARGS)
+
+test: $(STAMP) ## run the tests; ARGS goes to pytest
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(STAMP) ## check style, format and types
+	@$(BIN)/python -m ruff check
+	@$(BIN)/python -m ruff format --check
+	@$(BIN)/python -m mypy
+
+check: $(STAMP) ## check the clinical content and run every vignette; ARGS may name a folder
+	@$(BIN)/cds-service check $(ARGS)
+
+clean: ## remove .venv, builds and caches
+	@rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -prune -exec rm -rf {} +
+
+# pip before 25.3 takes the build's pins from PIP_CONSTRAINT, later ones from PIP_BUILD_CONSTRAINT.
+$(STAMP): pyproject.toml constraints.txt
+	@$(BIN)/python -c '$(USABLE)' 2>/dev/null || { \
+	  $(PYTHON) -c '$(NEW_ENOUGH)' || { \
+	    echo 'Python 3.11 or newer is needed; name one with: make PYTHON=...' >&2; exit 1; }; \
+	  $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	    echo "$(PYTHON) cannot make virtual environments: the Debian package" \
+	      "$$($(PYTHON) -c '$(PACKAGE)') is missing." >&2; exit 1; }; \
+	  $(PYTHON) -m venv --clear $(VENV); }
+	@echo 'Installing into $(VENV); the first time takes about a minute.' >&2
+	@PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
+	  PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore \
+	  $(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@pwd -P > $(STAMP)

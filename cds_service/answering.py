@@ -1,0 +1,108 @@
+"""A service call from bytes to answer: the cards, or why there are which."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import msgspec
+
+from cds_service.cards import Cards, CardWriter
+from cds_service.content import Content, Family
+from cds_service.content_files import Service
+from cds_service.errors import UnknownService
+from cds_service.evaluation import Review, review
+from cds_service.explanation import about, data_of, series_of, verdicts_of
+from cds_service.facts import PatientFacts
+from cds_service.hook_request import Call, parse_call
+from cds_service.prefetch import Fetcher, Unsettled, settle, undeclared_line
+
+
+@dataclass(frozen=True, slots=True)
+class Answering:
+    """Answers calls with one content; `now` is the clock, `fetcher` None where nothing may be
+    fetched, `public_url` where the pages of the topics lie ("": nobody can tell).
+    """
+
+    content: Content
+    fetcher: Fetcher | None
+    fetch_seconds: float
+    now: Callable[[], datetime]
+    public_url: str = ""
+
+    def today(self) -> int:
+        """Today at the site, as an ordinal."""
+        return self.now().astimezone(ZoneInfo(self.content.site.time_zone)).date().toordinal()
+
+    def service(self, service_id: str) -> tuple[Family, Service]:
+        """The service of an id; raises UnknownService."""
+        found = self.content.find(service_id)
+        if found is None:
+            raise UnknownService("No such service.")
+        return found
+
+    def cards(self, service_id: str, body: bytes) -> Cards:
+        """The cards of a call; raises CdsError for what cannot be answered."""
+        family, service = self.service(service_id)
+        call = parse_call(body, service.hook)
+        facts = self._facts(call, family)
+        return self._writer(call).write(review(self.content, family, facts))
+
+    def _writer(self, call: Call) -> CardWriter:
+        return CardWriter(self.content, call.context, public_url=self.public_url)
+
+    def _facts(self, call: Call, family: Family) -> PatientFacts:
+        chart = settle(
+            call, family.keys, self.content.site.prefetch, self.fetcher, self.fetch_seconds
+        )
+        return PatientFacts(chart, family.knowledge, self.today())
+
+    def explain(self, service_id: str, body: bytes) -> dict[str, Any]:
+        """Every verdict with its evidence; a call that lacks required data is explained, not
+        refused.
+        """
+        family, service = self.service(service_id)
+        call = parse_call(body, service.hook)
+        try:
+            facts = self._facts(call, family)
+        except Unsettled as unsettled:
+            return self._explain_unsettled(unsettled)
+        found = review(self.content, family, facts, also_off=True)
+        return self._explain(call, found)
+
+    def _explain(self, call: Call, found: Review) -> dict[str, Any]:
+        cards = self._writer(call).write(found)
+        return {
+            "status": 200,
+            "cards": msgspec.to_builtins(cards.cards),
+            "verdicts": verdicts_of(self.content, found),
+            "data": data_of(found.facts.chart),
+            **about(self.content, found.facts.today),
+            "series": series_of(self.content, found.facts),
+        }
+
+    def _explain_unsettled(self, unsettled: Unsettled) -> dict[str, Any]:
+        verdicts = [
+            {
+                "topic": code,
+                "verdict": "data-missing",
+                "reason": {"code": "required", "text": unsettled.diagnostics},
+                "evidence": [],
+            }
+            for code in self.content.topics()
+        ]
+        return {
+            "status": 412,
+            "cards": [],
+            "verdicts": verdicts,
+            "data": data_of(unsettled.chart),
+            **about(self.content, self.today()),
+            "series": [],
+            "hint": [
+                undeclared_line(name, key)
+                for name in unsettled.undeclared
+                for key in unsettled.keys
+                if key != "patient"
+            ],
+        }

@@ -1,0 +1,270 @@
+"""create_app(): the routes and the one error handler. What Flask does otherwise than CDS Hooks
+wants is replaced here.
+"""
+
+import logging
+import re
+import traceback
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import msgspec
+from flask import Flask, Response, request
+from werkzeug.exceptions import HTTPException
+from werkzeug.routing import BaseConverter
+
+from cds_service import openapi
+from cds_service.answering import Answering
+from cds_service.config import Settings
+from cds_service.content import Content
+from cds_service.discovery import discovery
+from cds_service.errors import (
+    CdsError,
+    NotAllowed,
+    NotJson,
+    TooLarge,
+    UnknownTopic,
+    WrongMediaType,
+)
+from cds_service.fhir_client import FhirClient
+from cds_service.fhir_endpoint import FhirEndpoint
+from cds_service.loading import load_content
+from cds_service.topic_pages import HEADERS, HTML, Page, Pages, rendered
+
+JSON = "application/json"
+_MEDIA_TYPES = ("application/json", "application/fhir+json")
+_LOOPBACK = re.compile(r"(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d{1,5})?\Z", re.IGNORECASE)
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
+_FORWARDED = re.compile(r"(x-)?forwarded(-|\Z)", re.IGNORECASE)
+log = logging.getLogger("cds_service")
+
+
+class _RestOfPath(BaseConverter):
+    """Everything after the prefix, slashes included, or nothing."""
+
+    regex = ".*?"
+    part_isolating = False
+
+
+class _OneSlash:
+    """WSGI middleware: `//` and a trailing slash mean what they would without; a redirect would
+    break a preflight.
+    """
+
+    def __init__(self, app: Callable[..., Iterable[bytes]]) -> None:
+        self._app = app
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        path = re.sub("/{2,}", "/", environ.get("PATH_INFO") or "/")
+        environ["PATH_INFO"] = path.rstrip("/") or "/"
+        return self._app(environ, start_response)
+
+
+def create_app(
+    settings: Settings,
+    now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    demo: FhirEndpoint | None = None,
+) -> Flask:
+    """The WSGI application; raises ContentError when the content is wrong. `demo` adds a FHIR
+    endpoint at /fhir.
+    """
+    content = load_content(settings.hooks_dir, settings.site_file, settings.topic_modes)
+    fetcher = FhirClient(settings.fhir_servers) if settings.fhir_servers else None
+    answering = Answering(content, fetcher, settings.fetch_seconds, now, settings.public_url)
+    app = Flask("cds_service", static_folder=None)
+    app.url_map.converters["rest"] = _RestOfPath
+    app.wsgi_app = _OneSlash(app.wsgi_app)  # type: ignore[method-assign]
+    _add_guards(app, settings)
+    _add_services(app, settings, answering)
+    _add_topics(app, rendered(content, urlsplit(settings.public_url).path))
+    _add_health(app, content)
+    if demo is not None:
+        _add_fhir(app, demo)
+    _add_errors(app)
+    return app
+
+
+# -- before and after every call ---------------------------------------------------------------
+
+
+def _add_guards(app: Flask, settings: Settings) -> None:
+    @app.before_request
+    def guard() -> Response | None:
+        if settings.open:
+            _refuse_strangers()
+        if request.method == "OPTIONS":
+            return Response(status=204)
+        return None
+
+    @app.after_request
+    def complete(response: Response) -> Response:
+        given = request.headers.get("X-Request-ID", "")
+        response.headers["X-Request-ID"] = given if _REQUEST_ID.match(given) else str(uuid4())
+        _allow_origin(response, settings.cors_origins)
+        if request.method == "POST":
+            response.headers["Cache-Control"] = "no-store"
+        return response
+
+
+def _refuse_strangers() -> None:
+    """The open server knows no caller, so it answers only its own machine: no proxy, no foreign
+    Host name.
+    """
+    if any(_FORWARDED.match(name) for name in request.headers.keys()):  # noqa: SIM118  # pairs
+        raise NotAllowed("The open server answers no proxy.")
+    if not _LOOPBACK.match(request.headers.get("Host", "")):
+        raise NotAllowed("The open server answers loopback names only.")
+
+
+def _allow_origin(response: Response, origins: tuple[str, ...]) -> None:
+    """CORS on every answer, errors and preflights included (Fetch standard; no credentials)."""
+    origin = request.headers.get("Origin")
+    if "*" in origins:
+        response.headers["Access-Control-Allow-Origin"] = "*"
+    else:
+        response.headers.add("Vary", "Origin")
+        if origin is None or origin not in origins:
+            return
+        response.headers["Access-Control-Allow-Origin"] = origin
+    response.headers["Access-Control-Expose-Headers"] = "X-Request-ID"
+    if request.method == "OPTIONS":
+        response.headers["Access-Control-Allow-Methods"] = "GET, POST, OPTIONS"
+        response.headers["Access-Control-Allow-Headers"] = (
+            "Authorization, Content-Type, X-Request-ID"
+        )
+        response.headers["Access-Control-Max-Age"] = "600"
+
+
+# -- routes ------------------------------------------------------------------------------------
+
+
+def _json(answer: object, status: int = 200) -> Response:
+    return Response(msgspec.json.encode(answer), status=status, mimetype=JSON)
+
+
+def _add_services(app: Flask, settings: Settings, answering: Answering) -> None:
+    listed = msgspec.json.encode(discovery(answering.content))
+    described = msgspec.json.encode(openapi.document(answering.content))
+
+    @app.get("/cds-services")
+    def discover() -> Response:
+        return Response(listed, mimetype=JSON)
+
+    @app.post("/cds-services/<service_id>")
+    def call(service_id: str) -> Response:
+        answering.service(service_id)
+        return _json(answering.cards(service_id, _body(settings.max_body_bytes)))
+
+    @app.post("/explain/<service_id>")
+    def explain(service_id: str) -> Response:
+        answering.service(service_id)
+        return _json(answering.explain(service_id, _body(settings.max_body_bytes)))
+
+    @app.get("/openapi.json")
+    def describe() -> Response:
+        return Response(described, mimetype=JSON)
+
+
+def _body(limit: int) -> bytes:
+    """The body, read to one byte past the limit: a chunked one is cut silently otherwise."""
+    if request.mimetype not in _MEDIA_TYPES:
+        raise WrongMediaType("The body must be application/json.")
+    if (request.content_length or 0) > limit:
+        raise TooLarge(f"The body is over {limit} bytes.")
+    body = request.stream.read(limit + 1)
+    if len(body) > limit:
+        raise TooLarge(f"The body is over {limit} bytes.")
+    if not body:
+        raise NotJson("The body is empty.")
+    return body
+
+
+def _add_topics(app: Flask, pages: Pages) -> None:
+    @app.get("/topics")
+    def list_topics() -> Response:
+        return _page(pages.listing)
+
+    @app.get("/topics/<code>")
+    def show_topic(code: str) -> Response:
+        page = pages.topics.get(code)
+        if page is None:
+            raise UnknownTopic("No such topic.")
+        return _page(page)
+
+    @app.get("/static/topics.css")
+    def style() -> Response:
+        return Response(pages.style, mimetype="text/css", headers=HEADERS)
+
+
+def _page(page: Page) -> Response:
+    """The page as HTML, or as JSON where that is asked for or preferred."""
+    preferred = request.accept_mimetypes.best_match((HTML, JSON), default=HTML)
+    as_json = preferred == JSON or request.args.get("format") == "json"
+    body, mimetype = (page.json, JSON) if as_json else (page.html, HTML)
+    return Response(body, mimetype=mimetype, headers={**HEADERS, "Vary": "Accept"})
+
+
+def _add_health(app: Flask, content: Content) -> None:
+    version = {
+        "version": content.software_version,
+        "content": {"version": content.about.version, "hash": content.hash},
+    }
+
+    @app.get("/livez")
+    def live() -> Response:
+        return _json({"status": "ok"})
+
+    @app.get("/readyz")
+    def ready() -> Response:
+        return _json({"status": "ok"})
+
+    @app.get("/version")
+    def show_version() -> Response:
+        return _json(version)
+
+
+def _add_fhir(app: Flask, endpoint: FhirEndpoint) -> None:
+    @app.route("/fhir/<rest:path>", methods=["GET", "POST"])
+    def fhir(path: str) -> Response:
+        status, body = endpoint.answer(
+            request.method, path, request.query_string.decode("latin-1"), request.get_data()
+        )
+        return Response(body, status=status, mimetype="application/fhir+json")
+
+
+# -- errors ------------------------------------------------------------------------------------
+
+
+def _outcome(status: int, code: str, text: str, diagnostics: str = "") -> Response:
+    issue = {"severity": "error", "code": code, "details": {"text": text}}
+    if diagnostics:
+        issue["diagnostics"] = diagnostics
+    return _json({"resourceType": "OperationOutcome", "issue": [issue]}, status)
+
+
+_HTTP_CODES = {404: "not-found", 405: "not-supported", 413: "too-long", 415: "not-supported"}
+
+
+def _add_errors(app: Flask) -> None:
+    @app.errorhandler(CdsError)
+    def refused(error: CdsError) -> Response:
+        return _outcome(error.status, error.code, error.text, error.diagnostics)
+
+    @app.errorhandler(HTTPException)
+    def http_error(error: HTTPException) -> Response:
+        status = error.code or 500
+        response = _outcome(status, _HTTP_CODES.get(status, "processing"), error.name)
+        for name, value in error.get_headers(request.environ):
+            if name == "Allow":
+                response.headers[name] = value
+        return response
+
+    @app.errorhandler(Exception)
+    def defect(error: Exception) -> Response:
+        # The places only: an exception's message may quote what the patient's data made fail.
+        places = "".join(traceback.format_tb(error.__traceback__))
+        log.error("%s at\n%s", type(error).__name__, places)
+        return _outcome(500, "exception", "The server failed; the fault is on its side.")

@@ -1,0 +1,248 @@
+"""Advice to card: the only writer of CDS Hooks JSON.
+
+Summaries hold our own words and numbers only; what comes from the chart stands in the detail,
+escaped.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+from uuid import uuid4
+
+import msgspec
+from msgspec import Struct
+
+from cds_service.content import Content, Family, Topic
+from cds_service.content_files import CardFile
+from cds_service.evaluation import Review
+from cds_service.evidence import unique
+from cds_service.facts import Judged
+from cds_service.hook_request import PatientViewContext
+from cds_service.results import short
+from cds_service.rules import Indicator, Verdict
+from cds_service.terminology import CANONICAL
+
+
+class CardCoding(Struct, omit_defaults=True):
+    """A code as CDS Hooks has it."""
+
+    system: str
+    code: str
+    display: str = ""
+
+
+class Source(Struct, omit_defaults=True):
+    """Where the guidance comes from."""
+
+    label: str
+    topic: CardCoding
+    url: str = ""
+
+
+class Action(Struct, omit_defaults=True, rename="camel"):
+    """One thing to do with the record: here always a draft to create."""
+
+    type: Literal["create"]
+    description: str
+    resource: dict[str, Any]
+
+
+class Suggestion(Struct, omit_defaults=True, rename="camel"):
+    """One choice on a card."""
+
+    label: str
+    uuid: str
+    actions: list[Action]
+
+
+class Card(Struct, omit_defaults=True, rename="camel"):
+    """One card (CDS Hooks 2.0, "Card Attributes")."""
+
+    uuid: str
+    summary: str
+    indicator: Indicator
+    detail: str
+    source: Source
+    suggestions: list[Suggestion] = []
+    selection_behavior: Literal["", "any"] = ""
+    override_reasons: list[CardCoding] = []
+
+
+class Cards(Struct, rename="camel"):
+    """The answer to a service call; `cards` is there even when empty."""
+
+    cards: list[Card]
+
+
+MOST_SUGGESTIONS = 5
+MOST_FINDINGS = 5
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+!|~>-])")
+_PLACEHOLDER = re.compile(r"\{(\w+)\}")
+
+
+def escaped(text: str) -> str:
+    """Patient text made harmless in Markdown and in HTML, on one line and of bounded length."""
+    line = " ".join(text.split())[:80]
+    line = _MARKDOWN.sub(r"\\\1", line)
+    return line.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
+
+
+@dataclass(frozen=True, slots=True)
+class CardWriter:
+    """Writes the cards of one review; `new_id` gives each card and suggestion its uuid, and
+    `public_url` is where the pages of the topics lie ("": nobody can tell).
+    """
+
+    content: Content
+    context: PatientViewContext
+    new_id: Callable[[], str] = lambda: str(uuid4())
+    public_url: str = ""
+
+    def write(self, review: Review) -> Cards:
+        """The cards of the topics that fired, most urgent first."""
+        topics = {topic.code: topic for topic in review.family.topics}
+        return Cards([self._card(review, topics[x.topic], x) for x in review.fired])
+
+    def _card(self, review: Review, topic: Topic, verdict: Verdict) -> Card:
+        words = _Words(self.content, review.family, topic.card, verdict)
+        card = Card(
+            uuid=self.new_id(),
+            summary=words.summary(),
+            indicator=verdict.indicator,
+            detail=words.detail(review),
+            source=Source(
+                label=f"{review.family.source.label} {topic.card.row} · evidence {topic.card.tier}",
+                topic=CardCoding(f"{CANONICAL}/CodeSystem/topics", topic.code, topic.card.title),
+                url=f"{self.public_url}/topics/{topic.code}" if self.public_url else "",
+            ),
+            suggestions=self._suggestions(review, topic, verdict),
+            override_reasons=self._override_reasons(topic.card),
+        )
+        if card.suggestions:
+            card.selection_behavior = "any"
+        return card
+
+    def _suggestions(self, review: Review, topic: Topic, verdict: Verdict) -> list[Suggestion]:
+        assert verdict.advice is not None
+        starts = topic.card.variant[verdict.advice.variant].starts_after
+        facts = review.facts
+        suggestions = []
+        for name in verdict.orders[:MOST_SUGGESTIONS]:
+            template = self.content.orders[name]
+            after = facts.limit.values[starts[name]].days if name in starts else None
+            draft = template.draft(
+                f"{topic.code}-{name}",
+                self.context.patient_id,
+                self.context.encounter_id,
+                facts.today,
+                facts.today + after if after is not None else None,
+            )
+            action = Action("create", template.title, draft)
+            suggestions.append(Suggestion(template.title, self.new_id(), [action]))
+        return suggestions
+
+    def _override_reasons(self, card: CardFile) -> list[CardCoding]:
+        system = f"{CANONICAL}/CodeSystem/override-reasons"
+        codes = unique((*card.override, *self.content.common_reasons))
+        return [CardCoding(system, x, self.content.override_reasons[x].display) for x in codes]
+
+
+class _Words:
+    """The words of one card, filled."""
+
+    def __init__(self, content: Content, family: Family, card: CardFile, verdict: Verdict) -> None:
+        assert verdict.advice is not None
+        self._content = content
+        self._family = family
+        self._card = card
+        self._verdict = verdict
+        self._advice = verdict.advice
+        self._variant = card.variant[verdict.advice.variant]
+
+    def summary(self) -> str:
+        return self._fill(self._variant.summary or self._card.summary)
+
+    def _fill(self, text: str) -> str:
+        """The text with its placeholders filled, each cut to its width."""
+        return _PLACEHOLDER.sub(lambda found: self._value(found[1]), text)
+
+    def _value(self, name: str) -> str:
+        value = str(self._advice.values.get(name, ""))
+        phrases = self._card.phrases.get(name)
+        if phrases is not None:
+            value = phrases.get(value, value)
+        return value[: self._family.placeholders[name]]
+
+    def _sentences(self, text: str) -> str:
+        """The text filled, without the sentences whose placeholder has nothing to say."""
+        parts = re.split(r"(?<=\.) ", text)
+        return " ".join(
+            self._fill(x) for x in parts if all(map(self._is_said, _PLACEHOLDER.findall(x)))
+        )
+
+    def _is_said(self, name: str) -> bool:
+        return str(self._advice.values.get(name, "")) != ""
+
+    def detail(self, review: Review) -> str:
+        frame, card = self._content.words.frame, self._card
+        consider = self._variant.consider or card.consider
+        blocks = [
+            f"**{frame.why}:** {self._sentences(self._variant.why or card.why)}",
+            self._findings(),
+            self._part(frame.checked, self._not_checked(review)),
+            self._part(frame.consider, f"{self._sentences(consider)}; or {frame.none_of_these}."),
+            self._part(frame.left_out, self._left_out()),
+            self._part(frame.contrary, card.contrary),
+            self._part(frame.limits, card.limits),
+            self._part(frame.evidence, f"{card.tier} ({', '.join(card.citations)})."),
+            f"{card.row} · content {self._content.about.version}",
+        ]
+        return "\n\n".join(block for block in blocks if block)
+
+    def _part(self, heading: str, text: str) -> str:
+        return f"**{heading}:** {text}" if text else ""
+
+    def _findings(self) -> str:
+        shown = self._advice.findings[:MOST_FINDINGS]
+        lines = [f"- {self._finding(x)}" for x in shown]
+        if (more := len(self._advice.findings) - len(shown)) > 0:
+            lines.append("- " + self._content.words.frame.more.format(n=more))
+        return "\n".join(lines)
+
+    def _finding(self, judged: Judged) -> str:
+        measured = judged.measured
+        title = self._content.measure_title(measured.result.sets)
+        value = short(measured.as_sent(judged.value))
+        limits = " to ".join(
+            "" if x is None else short(measured.as_sent(x)) for x in (judged.low, judged.high)
+        )
+        limits = limits.removesuffix(" to ") if judged.high is None else limits
+        limits = f"up to{limits.removeprefix(' to')}" if judged.low is None else limits
+        source = self._content.words.limit_from.get(judged.limit_from, judged.limit_from)
+        unit = measured.unit_as_sent
+        amount = f"{title} {judged.value.comparator}{value} {unit}".replace("<", "&lt;").strip()
+        return f"{amount} on {measured.moment.text}, {limits} ({source})"
+
+    def _not_checked(self, review: Review) -> str:
+        sources = review.facts.chart.sources
+        titles = [sources[x].key.title for x in self._verdict.unchecked if x in sources]
+        remarks = self._content.words.remarks
+        said = [_filled(remarks[name], values) for name, values in self._verdict.record.remarks]
+        if any(x.by == "inferred" and not x.key.is_read for x in sources.values()):
+            said.append(remarks["as_sent"])
+        listed = ", ".join(unique(titles))
+        return " ".join([*([f"{listed}."] if listed else []), *unique(said)])
+
+    def _left_out(self) -> str:
+        titles = [self._content.orders[x].text for x in self._verdict.left_out]
+        return f"{', '.join(titles)}." if titles else ""
+
+
+def _filled(text: str, values: Mapping[str, str]) -> str:
+    return _PLACEHOLDER.sub(lambda found: values.get(found[1], ""), text)
+
+
+def encode(answer: Struct | Iterable[object] | dict[str, object]) -> bytes:
+    """The JSON bytes of an answer."""
+    return msgspec.json.encode(answer)

@@ -1,0 +1,299 @@
+"""The command line: serve, demo, check, evaluate, explain."""
+
+import io
+import json
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+import msgspec
+from rich.console import Console
+
+from cds_service.answering import Answering
+from cds_service.config import Settings, read_settings
+from cds_service.content import Content
+from cds_service.errors import CdsError, ContentError
+from cds_service.fhir_client import FhirClient
+from cds_service.loading import load_content
+
+F = TypeVar("F", bound=Callable[..., Any])
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="cds-service", prog_name="cds-service")
+def group() -> None:
+    """A CDS Hooks server that reads a chart and suggests the next test."""
+
+
+def main() -> None:
+    """Runs the command line; what is wrong with content, settings or input is one sentence and exit
+    code 2.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that lacks a sign still gets the rest
+    try:
+        group(standalone_mode=True)
+    except ContentError as error:
+        click.echo(f"cds-service: {error}", err=True)
+        sys.exit(2)
+
+
+def _modes(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> dict[str, str]:
+    modes = {}
+    for item in given:
+        topic, sign, mode = item.partition("=")
+        if not sign or mode not in ("on", "shadow", "off"):
+            raise click.BadParameter(f"{item}: must be TOPIC=on, TOPIC=shadow or TOPIC=off")
+        modes[topic] = mode
+    return modes
+
+
+topic_mode = click.option(
+    "--topic-mode",
+    "modes",
+    multiple=True,
+    metavar="TOPIC=on|shadow|off",
+    callback=_modes,
+    help="Switch a topic; * means all. May be given several times.",
+)
+
+
+def _loaded(settings: Settings, modes: dict[str, str]) -> Content:
+    return load_content(settings.hooks_dir, settings.site_file, {**settings.topic_modes, **modes})
+
+
+def _show_content(content: Content, err: bool = False) -> None:
+    click.echo(
+        f"content {content.about.version} {content.hash[:12]} from {content.folder}", err=err
+    )
+    for change in content.overrides:
+        click.echo(f"  site: {change.key} is {change.here} (shipped: {change.shipped})", err=err)
+
+
+@group.command()
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", default=8000, show_default=True)
+@click.option("--workers", default=1, show_default=True)
+@click.option(
+    "--open",
+    "is_open",
+    is_flag=True,
+    help="Serve without client authentication: loopback only, to loopback names only.",
+)
+@click.option("--demo", "with_fixtures", is_flag=True, hidden=True)
+@click.option("--page-size", type=int, hidden=True)
+@topic_mode
+def serve(
+    host: str,
+    port: int,
+    workers: int,
+    is_open: bool,
+    with_fixtures: bool,
+    page_size: int | None,
+    modes: dict[str, str],
+) -> None:
+    """Serve the CDS services."""
+    from cds_service.outgoing import check_outgoing
+    from cds_service.serving import run
+
+    settings = read_settings()
+    if not (is_open or settings.open):
+        raise click.UsageError(
+            "no trusted clients are configured. Use --open to serve this machine only, "
+            "without client authentication."
+        )
+    if host not in LOOPBACK:
+        raise click.UsageError(f"--open serves loopback only; --host {host} is not.")
+    content = _loaded(settings, modes)
+    check_outgoing(content)
+    _show_content(content)
+    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    click.echo(f"open server without client authentication at {url}/cds-services")
+    environ = {"CDS_OPEN": "1", "CDS_PUBLIC_URL": settings.public_url or url}
+    if modes:
+        environ["CDS_TOPIC_MODES"] = " ".join(f"{topic}={mode}" for topic, mode in modes.items())
+    if with_fixtures:
+        environ["CDS_DEMO_URL"] = url
+        environ["CDS_FHIR_SERVERS"] = " ".join((*settings.fhir_servers, f"{url}/fhir"))
+    if page_size is not None:
+        environ["CDS_DEMO_PAGE_SIZE"] = str(page_size)
+    run(host, port, workers, environ)
+
+
+@group.command()
+@click.option("--port", default=8000, show_default=True)
+@click.option("--once", is_flag=True, help="Stop after the cards are printed.")
+@click.option("--page-size", type=int, help="Most resources on one page of the FHIR endpoint.")
+@topic_mode
+def demo(port: int, once: bool, page_size: int | None, modes: dict[str, str]) -> None:
+    """Serve the fixture patients and print their cards."""
+    from cds_service.demonstration import running_server, show_patients
+
+    arguments = [x for topic, mode in modes.items() for x in ("--topic-mode", f"{topic}={mode}")]
+    if page_size is not None:
+        arguments += ["--page-size", str(page_size)]
+    console = Console()
+    with running_server(port, arguments) as url:
+        show_patients(console, url)
+        if once:
+            return
+        console.rule("The server stays up; stop it with Ctrl-C")
+        for what, path in (
+            ("CDS Hooks discovery", "/cds-services"),
+            ("FHIR R4 patients", "/fhir/Patient"),
+            ("topics", "/topics"),
+            ("OpenAPI", "/openapi.json"),
+            ("version", "/version"),
+        ):
+            click.echo(f"{what}: {url}{path}")
+        try:
+            while True:
+                time.sleep(3600)
+        except KeyboardInterrupt:
+            click.echo("stopped")
+
+
+@group.command()
+@click.argument(
+    "folder", required=False, type=click.Path(exists=True, file_okay=False, path_type=Path)
+)
+@topic_mode
+def check(folder: Path | None, modes: dict[str, str]) -> None:
+    """Check a content folder and run its vignettes; with a site file, list those it moves."""
+    from cds_service.checking import moved_by_site, run_vignettes
+    from cds_service.outgoing import check_outgoing
+
+    settings = read_settings()
+    folder = folder or settings.hooks_dir
+    shipped = load_content(folder)
+    check_outgoing(shipped)
+    here = load_content(folder, settings.site_file, {**settings.topic_modes, **modes})
+    _show_content(here)
+    outcomes = list(run_vignettes(shipped))
+    failed = [x for x in outcomes if x.differences]
+    for outcome in failed:
+        click.echo(f"FAILED {outcome.vignette.id}: {outcome.vignette.says}")
+        for difference in outcome.differences:
+            click.echo(f"    {difference}")
+    if here.overrides or modes or settings.topic_modes:
+        for before, after in moved_by_site(
+            folder, settings.site_file, {**settings.topic_modes, **modes}
+        ):
+            click.echo(f"moved {after.vignette.id}: {after.vignette.says}")
+            click.echo(f"    {_cards(before.cards)} -> {_cards(after.cards)}")
+    click.echo(f"{len(outcomes) - len(failed)} passed, {len(failed)} failed")
+    sys.exit(1 if failed else 0)
+
+
+def _cards(cards: tuple[tuple[str, str], ...]) -> str:
+    return ", ".join(f"{topic} {indicator}" for topic, indicator in cards) or "no card"
+
+
+def _request_options(command: F) -> F:
+    for option in (
+        topic_mode,
+        click.option(
+            "--fetch", is_flag=True, help="Fetch what is missing from the request's fhirServer."
+        ),
+        click.option(
+            "--service",
+            "service_id",
+            help="Which service; by default the one for the request's hook.",
+        ),
+        click.option(
+            "--as-of", type=click.DateTime(["%Y-%m-%d"]), help="Evaluate as if today were this day."
+        ),
+        click.argument("request_file", metavar="REQUEST.json", type=click.File("rb")),
+    ):
+        command = option(command)
+    return command
+
+
+def _answering(as_of: datetime | None, fetch: bool, modes: dict[str, str]) -> Answering:
+    settings = read_settings()
+    day = as_of.date() if as_of is not None else None
+    fetcher = FhirClient(settings.fhir_servers) if fetch and settings.fhir_servers else None
+    content, clock = _loaded(settings, modes), _clock(day)
+    return Answering(content, fetcher, settings.fetch_seconds, clock, settings.public_url)
+
+
+def _clock(day: date | None) -> Callable[[], datetime]:
+    if day is None:
+        return lambda: datetime.now(UTC)
+    return lambda: datetime(day.year, day.month, day.day, 12, tzinfo=UTC)
+
+
+def _service_for(answering: Answering, body: bytes, service_id: str | None) -> str:
+    """The service asked for, else the first one for the request's hook, else the first."""
+    if service_id is not None:
+        return service_id
+    try:
+        hook = json.loads(body).get("hook")
+    except (ValueError, AttributeError):
+        hook = None
+    services = [service for _, service in answering.content.services()]
+    return next((x.id for x in services if x.hook == hook), services[0].id)
+
+
+@group.command()
+@_request_options
+def evaluate(
+    request_file: Any,
+    as_of: datetime | None,
+    service_id: str | None,
+    fetch: bool,
+    modes: dict[str, str],
+) -> None:
+    """Print the answer to a CDS Hooks request ("-" reads standard input); makes no network call
+    unless --fetch.
+    """
+    answering = _answering(as_of, fetch, modes)
+    body = request_file.read()
+    try:
+        answer = answering.cards(_service_for(answering, body, service_id), body)
+    except CdsError as error:
+        _fail(error)
+    click.echo(msgspec.json.format(msgspec.json.encode(answer), indent=2))
+
+
+@group.command()
+@click.option("--json", "as_json", is_flag=True, help="Print the explanation as JSON.")
+@click.option("--all", "everything", is_flag=True, help="Show every question that was asked.")
+@_request_options
+def explain(
+    request_file: Any,
+    as_of: datetime | None,
+    service_id: str | None,
+    fetch: bool,
+    modes: dict[str, str],
+    as_json: bool,
+    everything: bool,
+) -> None:
+    """Print why a request gets which cards ("-" reads standard input); makes no network call unless
+    --fetch.
+    """
+    from cds_service.terminal import show_explanation
+
+    answering = _answering(as_of, fetch, modes)
+    body = request_file.read()
+    try:
+        explanation = answering.explain(_service_for(answering, body, service_id), body)
+    except CdsError as error:
+        _fail(error)
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(explanation), indent=2))
+    else:
+        show_explanation(Console(), explanation, everything=everything)
+
+
+def _fail(error: CdsError) -> Any:
+    """Prints what was wrong with the request and ends with exit code 1."""
+    why = f" ({error.diagnostics})" if error.diagnostics else ""
+    click.echo(f"{error.status}: {error.text}{why}", err=True)
+    sys.exit(1)

@@ -1,0 +1,142 @@
+"""Settings of this deployment, read from CDS_* variables once; an unknown name refuses to start."""
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cds_service.errors import ContentError
+
+_HERE = Path(__file__).resolve().parent
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the deployment decides; what is clinical lies in the content, what a site maps in its
+    site file.
+    """
+
+    hooks_dir: Path = field(default_factory=lambda: _beside("hooks"))
+    site_file: Path | None = None
+    fhir_servers: tuple[str, ...] = ()
+    fetch_seconds: float = 2.0
+    max_body_bytes: int = 20_000_000
+    cors_origins: tuple[str, ...] = ("*",)
+    open: bool = False
+    topic_modes: Mapping[str, str] = field(default_factory=dict)
+    public_url: str = ""
+    demo_url: str = ""
+    demo_page_size: int | None = None
+
+
+def _beside(name: str) -> Path:
+    """A folder of the product: beside an editable install, else the copy in the wheel."""
+    beside = _HERE.parent / name
+    return beside if beside.is_dir() else _HERE / "_content" / name
+
+
+def fixtures_dir() -> Path:
+    """The folder of synthetic patients."""
+    return _beside("fixtures")
+
+
+def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
+    """The settings of the environment; raises ContentError for an unknown CDS_ name or a value that
+    does not fit.
+    """
+    environ = os.environ if environ is None else environ
+    given = {name: value for name, value in environ.items() if name.startswith("CDS_") and value}
+    unknown = sorted(set(given) - set(_VARIABLES))
+    if unknown:
+        known = ", ".join(_VARIABLES)
+        raise ContentError("environment", unknown[0], f"is no setting; there are {known}")
+    values: dict[str, Any] = {}
+    for name, text in given.items():
+        key, read = _VARIABLES[name]
+        try:
+            values[key] = read(text)
+        except ValueError as error:
+            raise ContentError("environment", name, f"does not fit: {error}") from error
+    return Settings(**values)
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.replace(",", " ").split())
+
+
+def _servers(text: str) -> tuple[str, ...]:
+    for one in _words(text):
+        if not re.fullmatch(r"https?://[^/\s?#]+(/[^\s?#]*)?", one):
+            raise ValueError("must be http(s) base URLs, separated by blanks")
+    return _words(text)
+
+
+def _address(text: str) -> str:
+    if not re.fullmatch(r"https?://[^/\s?#@]+(/[^\s?#]*)?", text):
+        raise ValueError("must be an http(s) base URL without query, fragment or user")
+    return text.rstrip("/")
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError("must be at least 1")
+    return number
+
+
+def _folder(text: str) -> Path:
+    path = Path(text)
+    if not path.is_dir():
+        raise ValueError("no such folder")
+    return path
+
+
+def _file(text: str) -> Path:
+    path = Path(text)
+    if not path.is_file():
+        raise ValueError("no such file")
+    return path
+
+
+def _positive(text: str) -> float:
+    number = float(text)
+    if not 0 < number < 3600:
+        raise ValueError("must be seconds above 0 and below 3600")
+    return number
+
+
+def _bytes(text: str) -> int:
+    number = int(text)
+    if number < 1024:
+        raise ValueError("must be at least 1024")
+    return number
+
+
+def _yes(text: str) -> bool:
+    if text not in ("0", "1"):
+        raise ValueError("must be 0 or 1")
+    return text == "1"
+
+
+def _modes(text: str) -> dict[str, str]:
+    pairs = [item.partition("=") for item in _words(text)]
+    if not all(sep for _, sep, _ in pairs):
+        raise ValueError("must be like TOPIC=shadow")
+    return {topic: mode for topic, _, mode in pairs}
+
+
+_VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
+    "CDS_HOOKS_DIR": ("hooks_dir", _folder),
+    "CDS_SITE_FILE": ("site_file", _file),
+    "CDS_FHIR_SERVERS": ("fhir_servers", _servers),
+    "CDS_FETCH_SECONDS": ("fetch_seconds", _positive),
+    "CDS_MAX_BODY_BYTES": ("max_body_bytes", _bytes),
+    "CDS_CORS_ORIGINS": ("cors_origins", _words),
+    "CDS_OPEN": ("open", _yes),
+    "CDS_TOPIC_MODES": ("topic_modes", _modes),
+    "CDS_PUBLIC_URL": ("public_url", _address),
+    "CDS_DEMO_URL": ("demo_url", str),  # set by `demo`: where its fixture patients are served
+    "CDS_DEMO_PAGE_SIZE": ("demo_page_size", _count),
+}

@@ -1,0 +1,111 @@
+"""The clinical content as the server holds it: services, topics, words and orders, whole and
+checked.
+"""
+
+import importlib.metadata
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cds_service.content_files import (
+    CardFile,
+    ContentFile,
+    Hold,
+    LimitRow,
+    Mode,
+    Precedence,
+    ReasonRow,
+    Service,
+    SharedWords,
+    SiteFile,
+    SourceRow,
+)
+from cds_service.facts import Knowledge
+from cds_service.orders import OrderTemplate
+from cds_service.prefetch import KeyIndex
+from cds_service.results import MeasureOf
+from cds_service.rules import Rule
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """A rule and its card."""
+
+    code: str
+    rule: Rule
+    card: CardFile
+    rank: int
+
+
+@dataclass(frozen=True, slots=True)
+class Override:
+    """One thing a site changed: what, from which shipped value, to which."""
+
+    key: str
+    shipped: str
+    here: str
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """One folder of the content: its services and everything they share."""
+
+    name: str
+    services: tuple[Service, ...]
+    keys: KeyIndex
+    topics: tuple[Topic, ...]
+    holds: tuple[tuple[Hold, Callable[[Any], Any]], ...]
+    precedence: Precedence
+    placeholders: Mapping[str, int]
+    source: SourceRow
+    limits: Mapping[str, LimitRow]
+    knowledge: Knowledge
+    folder: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """All that was loaded, whole: a server that runs has one of these."""
+
+    folder: Path
+    about: ContentFile
+    hash: str
+    families: tuple[Family, ...]
+    orders: Mapping[str, OrderTemplate]
+    limits: Mapping[str, LimitRow]
+    words: SharedWords
+    override_reasons: Mapping[str, ReasonRow]
+    measures: Mapping[str, MeasureOf]
+    site: SiteFile
+    overrides: tuple[Override, ...]
+    modes: Mapping[str, Mode]
+    vignette_names: Mapping[str, str]
+
+    def services(self) -> Iterator[tuple[Family, Service]]:
+        """Every service, in the order of the folders."""
+        for family in self.families:
+            for service in family.services:
+                yield family, service
+
+    def find(self, service_id: str) -> tuple[Family, Service] | None:
+        """The service of an id."""
+        return next((x for x in self.services() if x[1].id == service_id), None)
+
+    @property
+    def software_version(self) -> str:
+        """The version of the server itself."""
+        return importlib.metadata.version("cds-service")
+
+    @property
+    def common_reasons(self) -> tuple[str, ...]:
+        """The override reasons that every card has."""
+        return tuple(name for name, row in self.override_reasons.items() if row.every_card)
+
+    def measure_title(self, sets: frozenset[str]) -> str:
+        """What the measure of a result is called, "" when it is none of ours."""
+        return next((x.title for x in self.measures.values() if x.value_set in sets), "")
+
+    def topics(self) -> dict[str, Topic]:
+        """Every topic by its code."""
+        return {topic.code: topic for family in self.families for topic in family.topics}

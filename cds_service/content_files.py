@@ -1,0 +1,281 @@
+"""The formats of the content files and of the site file: a wrong key is named with its file."""
+
+import tomllib
+from collections.abc import Iterable
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgspec
+from msgspec import Meta, Struct
+
+from cds_service.errors import ContentError
+from cds_service.rules import Indicator
+
+Mode = Literal["on", "shadow", "off"]
+Said = Annotated[str, Meta(min_length=1)]
+
+
+class Strict(Struct, forbid_unknown_fields=True):
+    """A table of a content file: an unknown key refuses to load."""
+
+
+class LimitRow(Strict):
+    value: Decimal
+    unit: str
+    says: str
+
+
+class MeasureRow(Strict):
+    title: str
+    value_set: str
+    unit: str
+    factors: dict[str, Decimal] = {}
+    highest: Decimal | None = None
+    not_specimen: str = ""
+
+
+class IntervalRow(Strict):
+    ages: str = "any"
+    sex: Literal["female", "male"] | None = None
+    low: Decimal | None = None
+    high: Decimal | None = None
+
+
+class OrderRow(Strict):
+    done_by: list[list[str]] = []
+    within_days: int | None = None
+    never_done: bool = False
+
+
+class ReasonRow(Strict):
+    display: str
+    every_card: bool = False
+
+
+class Service(Strict):
+    """One entry of discovery."""
+
+    id: str
+    hook: str
+    title: str
+    description: str
+    usage_requirements: str
+
+
+class PrefetchRow(Strict):
+    title: str
+    query: str
+    codes: list[str] = []
+    except_codes: list[str] = []
+    required: bool = False
+    caps: bool = False
+    supplements: str = ""
+
+
+class Hold(Strict):
+    """A question that, answered yes, keeps every card back but those excepted."""
+
+    question: str
+    keeps: list[str] = []
+    keeps_warnings: list[str] = []
+
+
+class Precedence(Strict):
+    order: list[str]
+    most_cards: int
+    suppresses: dict[str, list[str]]
+
+
+class SourceAttributes(Strict):
+    """What 45 CFR 170.315(b)(11)(iv)(A) has a source of evidence say of itself, but for citations
+    (the card's) and dates (the content's); `limits` and `provenance` are our own.
+    """
+
+    developer: Said
+    funding: Said
+    race: Said
+    ethnicity: Said
+    language: Said
+    sexual_orientation: Said
+    gender_identity: Said
+    sex: Said
+    date_of_birth: Said
+    social_determinants: Said
+    health_status: Said
+    limits: Said
+    provenance: Said
+
+
+class SourceRow(Strict):
+    label: str
+    attributes: SourceAttributes
+
+
+class FamilyFile(Strict):
+    service: list[Service]
+    prefetch: dict[str, PrefetchRow]
+    limits: dict[str, LimitRow]
+    placeholders: dict[str, int]
+    precedence: Precedence
+    source: SourceRow
+    hold: list[Hold] = []
+
+
+class Variant(Strict):
+    """The words for one situation; what it does not say, the card says for it."""
+
+    indicator: Indicator
+    summary: str = ""
+    why: str = ""
+    consider: str = ""
+    orders: list[str] | None = None
+    starts_after: dict[str, str] = {}
+    always_shown: bool = False
+
+
+class CardFile(Strict):
+    """One topic: when it is shown, in what words, on what evidence."""
+
+    row: str
+    title: str
+    mode: Mode
+    tier: str
+    citations: Annotated[list[Said], Meta(min_length=1)]
+    variant: dict[str, Variant]
+    summary: str = ""
+    why: str = ""
+    consider: str = ""
+    contrary: str = ""
+    limits: str = ""
+    orders: list[str] = []
+    override: list[str] = []
+    needs: list[str] = []
+    kept_alive_by: list[str] = []
+    always_shown: bool = False
+    capped: bool = True
+    while_inpatient: Mode | None = None
+    phrases: dict[str, dict[str, str]] = {}
+
+
+class NegationFile(Strict):
+    cues: list[Said]
+    signs: list[Said]
+    struck_out: list[Said]
+
+
+class Frame(Strict):
+    """The headings of a card's detail."""
+
+    why: str
+    checked: str
+    consider: str
+    evidence: str
+    contrary: str
+    limits: str
+    none_of_these: str
+    left_out: str
+    more: str
+
+
+class SharedWords(Strict):
+    remarks: dict[str, str]
+    set_aside: dict[str, str]
+    limit_from: dict[str, str]
+    frame: Frame
+
+
+class ContentFile(Strict):
+    version: str
+    released: str
+    revised: str
+    next_review: str
+    publisher: str
+
+
+class SiteCoding(Strict):
+    system: str
+    code: str
+    display: str = ""
+
+
+class SiteCodes(Strict):
+    """Local codes and texts that mean a value set of ours."""
+
+    codings: list[SiteCoding] = []
+    texts: list[str] = []
+
+
+class SiteOrder(Strict):
+    """The site's own coding of an order."""
+
+    codings: list[SiteCoding]
+    text: str = ""
+
+
+class SiteFile(Strict):
+    """What a site may change; every key must exist in the content."""
+
+    prefetch: dict[str, str] = {}
+    codes: dict[str, SiteCodes] = {}
+    orders: dict[str, SiteOrder | bool] = {}
+    limits: dict[str, Any] = {}
+    modes: dict[str, Mode] = {}
+    labels: dict[str, str] = {}
+    time_zone: str = "UTC"
+
+
+F = TypeVar("F")
+
+
+def read_toml(path: Path, kind: type[F], root: Path) -> F:
+    """The file as its struct; raises ContentError naming file and key."""
+    name = path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
+    try:
+        found = tomllib.loads(path.read_text(encoding="utf-8"), parse_float=Decimal)
+    except FileNotFoundError:
+        raise ContentError(name, "", "is missing") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ContentError(name, "", f"is not TOML: {error}") from error
+    if at := _not_a_number(found):
+        raise ContentError(name, at, "must be a finite number")
+    try:
+        return msgspec.convert(found, kind)
+    except msgspec.ValidationError as error:
+        why, _, where = str(error).partition(" - at ")
+        where = _exactly(found, kind, where.strip("`").removeprefix("$.").removeprefix("$"))
+        raise ContentError(name, where or "top level", why) from error
+
+
+def _not_a_number(found: Any, at: str = "") -> str:
+    """The place of the first number that is none or has no end, "" when all are finite."""
+    if isinstance(found, Decimal):
+        return "" if found.is_finite() else at
+    items: Iterable[tuple[Any, Any]] = ()
+    if isinstance(found, dict):
+        items = found.items()
+    elif isinstance(found, list):
+        items = enumerate(found)
+    return next(
+        (x for key, value in items if (x := _not_a_number(value, f"{at}.{key}"))), ""
+    ).lstrip(".")
+
+
+def _exactly(found: dict[str, Any], kind: Any, where: str) -> str:
+    """The place of an error with the key that msgspec leaves out of a table of tables."""
+    before, gap, after = where.partition("[...]")
+    if not gap:
+        return where
+    table: Any = found
+    for part in before.strip(".").split(".") if before else ():
+        table = table.get(part, {})
+    for key, value in list(table.items()):
+        table.clear()
+        table[key] = value
+        try:
+            msgspec.convert(found, kind)
+        except msgspec.ValidationError as error:
+            if "[...]" in str(error):
+                deeper = _exactly(found, kind, f"{before}.{key}{after}".lstrip("."))
+                return deeper
+    return where

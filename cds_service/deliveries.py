@@ -1,0 +1,136 @@
+"""What a prefetch value or a fetched page holds: resources, messages, types we do not read,
+and whether there is more.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Literal
+
+import msgspec
+from msgspec import Raw, Struct
+
+from cds_service.resources import Note, Resource, Unread, loads_leniently, mended, read_resource
+
+NO_RESOURCE = Raw(b"")
+
+
+class _Link(Struct):
+    relation: str | None = None
+    url: str | None = None
+
+
+class _Links(Struct):
+    link: list[_Link] = []
+
+
+class _Search(Struct):
+    mode: str | None = None
+
+
+class _BundleEntry(Struct, rename="camel"):
+    full_url: str | None = None
+    resource: Raw = NO_RESOURCE
+    search: _Search | None = None
+
+
+class _Value(Struct, rename="camel"):
+    resource_type: str | None = None
+    entry: list[_BundleEntry] = []
+    link: list[_Link] = []
+
+
+_value = msgspec.json.Decoder(_Value)
+
+
+@dataclass(slots=True)
+class Delivery:
+    """What one prefetch value or fetched page held."""
+
+    kind: Literal["nothing", "error", "resource", "bundle", "other"]
+    resources: list[tuple[str, Resource]] = field(default_factory=list)
+    notes: list[Note] = field(default_factory=list)
+    more: bool = False
+    unread: Counter[str] = field(default_factory=Counter)
+
+
+def deliver(raw: Raw | bytes, where: str) -> Delivery:
+    """Everything a value holds, Bundles in Bundles included; entries that are no data are noted."""
+    if bytes(raw) == b"null":
+        return Delivery("nothing")
+    try:
+        value = _value.decode(raw)
+    except (msgspec.ValidationError, UnicodeDecodeError):
+        found = loads_leniently(raw)
+        if not isinstance(found, dict):
+            return Delivery("other")
+        return _deliver_mended(found, where)
+    return _unpack(raw, value, where)
+
+
+def _deliver_mended(found: dict[str, object], where: str) -> Delivery:
+    entries = found.get("entry")
+    if isinstance(entries, dict):
+        entries = [entries]
+    kept = [x for x in entries if isinstance(x, dict)] if isinstance(entries, list) else []
+    value = _Value(
+        resource_type=x if isinstance(x := found.get("resourceType"), str) else None,
+        entry=[
+            _BundleEntry(
+                full_url=x if isinstance(x := one.get("fullUrl"), str) else None,
+                resource=Raw(msgspec.json.encode(one["resource"]))
+                if "resource" in one
+                else NO_RESOURCE,
+            )
+            for one in kept
+        ],
+        link=mended(found, _Links)[0].link,
+    )
+    delivery = _unpack(msgspec.json.encode(found), value, where)
+    delivery.notes.insert(0, Note(where, "odd Bundle, read entry by entry"))
+    return delivery
+
+
+def _unpack(raw: Raw | bytes, value: _Value, where: str) -> Delivery:
+    if value.resource_type == "OperationOutcome":
+        return Delivery("error")
+    if value.resource_type != "Bundle":
+        delivery = Delivery("resource")
+        _take(raw, "", where, delivery)
+        if not delivery.resources:
+            delivery.kind = "other"
+        return delivery
+    delivery = Delivery("bundle")
+    delivery.more = any(x.relation == "next" and x.url for x in value.link)
+    for n, entry in enumerate(value.entry):
+        if not bytes(entry.resource):
+            delivery.notes.append(Note(f"{where}.entry[{n}]", "no resource"))
+        elif entry.search is not None and entry.search.mode == "outcome":
+            delivery.notes.append(Note(f"{where}.entry[{n}]", "a message of the server, not data"))
+        else:
+            _take(entry.resource, entry.full_url or "", f"{where}.entry[{n}]", delivery)
+    return delivery
+
+
+def _take(raw: Raw | bytes, full_url: str, where: str, delivery: Delivery) -> None:
+    try:
+        resource, notes = read_resource(raw)
+    except Unread as unread:
+        _take_unread(unread.type, raw, where, delivery)
+        return
+    delivery.notes += [Note(f"{where}: {note.where}", note.why) for note in notes]
+    delivery.resources.append((full_url, resource))
+
+
+def _take_unread(resource_type: str, raw: Raw | bytes, where: str, delivery: Delivery) -> None:
+    if resource_type == "Bundle":
+        inner = deliver(raw, where)
+        delivery.resources += inner.resources
+        delivery.notes += inner.notes
+        delivery.unread += inner.unread
+        delivery.more = delivery.more or inner.more
+    elif resource_type == "OperationOutcome":
+        delivery.notes.append(Note(where, "a message of the server, not data"))
+    elif resource_type.isalpha() and len(resource_type) <= 64:
+        delivery.unread[resource_type] += 1
+    else:
+        delivery.notes.append(Note(where, "not a resource with a type"))

@@ -1,0 +1,89 @@
+"""Every error this server answers with: its HTTP status, its FHIR issue code, and a sentence
+without patient data.
+"""
+
+
+class CdsError(Exception):
+    """An answer other than 200. `text` is for people; `diagnostics` names what was wrong, never a
+    value.
+    """
+
+    status = 500
+    code = "exception"
+
+    def __init__(self, text: str, diagnostics: str = "") -> None:
+        super().__init__(text)
+        self.text = text
+        self.diagnostics = diagnostics
+
+
+class NotJson(CdsError):
+    """The body is not one JSON object."""
+
+    status = 400
+    code = "structure"
+
+
+class NotAllowed(CdsError):
+    """The caller may not ask here: the open server answers its own machine only."""
+
+    status = 403
+    code = "forbidden"
+
+
+class UnknownService(CdsError):
+    """No service has that id."""
+
+    status = 404
+    code = "not-found"
+
+
+class UnknownTopic(CdsError):
+    """No topic has that code."""
+
+    status = 404
+    code = "not-found"
+
+
+class DataUnobtainable(CdsError):
+    """Required data was neither sent nor could be fetched; `keys` names the prefetch keys."""
+
+    status = 412
+    code = "incomplete"
+
+    def __init__(self, keys: tuple[str, ...], diagnostics: str) -> None:
+        super().__init__("Required patient data could not be obtained.", diagnostics)
+        self.keys = keys
+
+
+class TooLarge(CdsError):
+    """The body is over the limit."""
+
+    status = 413
+    code = "too-long"
+
+
+class WrongMediaType(CdsError):
+    """The body is not declared as JSON."""
+
+    status = 415
+    code = "not-supported"
+
+
+class BrokenRequest(CdsError):
+    """The body is JSON and breaks CDS Hooks."""
+
+    status = 422
+    code = "invalid"
+
+
+class ContentError(Exception):
+    """A content or site file is wrong; stops the server at start-up. The sentence names file and
+    key.
+    """
+
+    def __init__(self, file: str, key: str, why: str) -> None:
+        super().__init__(f"{file}: {key}: {why}" if key else f"{file}: {why}")
+        self.file = file
+        self.key = key
+        self.why = why

@@ -1,0 +1,188 @@
+"""One service on one patient: every topic's verdict, then who yields to whom, and at most so many
+cards.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from cds_service.content import Content, Family, Topic
+from cds_service.content_files import Mode
+from cds_service.evidence import Answer, Record, Undecided, surely, unique
+from cds_service.facts import PatientFacts
+from cds_service.rules import Advice, Verdict
+
+DONE_OR_ORDERED = "done-or-ordered"
+MOST_CARDS = "most-cards"
+
+
+@dataclass(frozen=True, slots=True)
+class Review:
+    """All verdicts of one call, in order of precedence, and the facts they rest on."""
+
+    family: Family
+    facts: PatientFacts
+    verdicts: tuple[Verdict, ...]
+
+    @property
+    def fired(self) -> list[Verdict]:
+        """The verdicts that become cards, most urgent first."""
+        shown = [x for x in self.verdicts if x.outcome == "fired"]
+        return sorted(shown, key=lambda x: x.indicator != "warning")
+
+
+def review(
+    content: Content, family: Family, facts: PatientFacts, *, also_off: bool = False
+) -> Review:
+    """The verdict of every topic; topics switched off are evaluated only when asked for."""
+    holding = _Holds(family, facts)
+    verdicts: list[Verdict] = []
+    finished: list[Verdict] = []
+    for topic in family.topics:
+        mode = content.modes[topic.code]
+        if mode == "off" and not also_off:
+            verdicts.append(_switched_off(topic))
+            continue
+        verdict = _ask(topic, facts, holding.record.unchecked)
+        if verdict.advice is not None:
+            alive = _plan_orders(topic, verdict, verdict.advice, facts)
+            _settle_indicator(topic, verdict, facts)
+            holding.apply(topic, verdict)
+            _hold_by_mode(topic, verdict, mode, facts)
+            if not alive:
+                finished.append(verdict)
+        verdicts.append(verdict)
+    _yield_to_others(family, content.modes, verdicts)
+    for verdict in finished:
+        _suppress(verdict, DONE_OR_ORDERED)
+    _keep_the_most_urgent(family, verdicts)
+    return Review(family, facts, tuple(verdicts))
+
+
+def _switched_off(topic: Topic) -> Verdict:
+    return Verdict(topic.code, "suppressed", Record(topic.code, ""), by="off")
+
+
+def _ask(topic: Topic, facts: PatientFacts, unchecked: list[str]) -> Verdict:
+    """What the rule says by itself."""
+    record = facts.trace.begin(topic.code)
+    missing = tuple(
+        name for name in topic.card.needs if facts.chart.sources[name].state != "answered"
+    )
+    if missing:
+        record.unchecked += missing
+        return Verdict(topic.code, "data-missing", record, unchecked=missing)
+    advice: Advice | None = None
+    try:
+        advice = next(topic.rule(facts), None)
+    except Undecided as undecided:
+        outcome = (
+            "data-unusable" if undecided.unusable and not undecided.missing else "data-missing"
+        )
+        return Verdict(topic.code, outcome, record, unchecked=unique(undecided.missing))  # type: ignore[arg-type]
+    if advice is None:
+        return Verdict(topic.code, _silence(record), record)  # type: ignore[arg-type]
+    verdict = Verdict(topic.code, "fired", record, advice=advice)
+    verdict.unchecked = unique((*record.unchecked, *unchecked))
+    return verdict
+
+
+def _silence(record: Record) -> str:
+    """Why a rule ended without advice: its last question kept it quiet (a yes), or was not met (a
+    no).
+    """
+    last = record.because[-1] if record.because else None
+    if last is None:
+        return "not-met"
+    answer = last.answer
+    said_yes = isinstance(answer, Answer) and answer.value is True
+    return "not-applicable" if said_yes or last.gate else "not-met"
+
+
+def _settle_indicator(topic: Topic, verdict: Verdict, facts: PatientFacts) -> None:
+    """The variant's indicator, capped when a source was not answered that could have silenced the
+    row.
+    """
+    assert verdict.advice is not None
+    verdict.indicator = topic.card.variant[verdict.advice.variant].indicator
+    sources = facts.chart.sources
+    if topic.card.capped and any(sources[x].key.caps for x in verdict.unchecked if x in sources):
+        verdict.indicator = "info"
+    if verdict.advice.held_by:
+        _suppress(verdict, verdict.advice.held_by)
+
+
+def _suppress(verdict: Verdict, by: str) -> None:
+    """The first thing that held it back is the one that is named."""
+    if verdict.outcome == "fired":
+        verdict.outcome, verdict.by = "suppressed", by
+
+
+class _Holds:
+    """What keeps every card back, such as a deceased patient."""
+
+    def __init__(self, family: Family, facts: PatientFacts) -> None:
+        self.record = facts.trace.begin("holds")
+        self._holding = [hold for hold, ask in family.holds if surely(ask(facts))]
+
+    def apply(self, topic: Topic, verdict: Verdict) -> None:
+        """Suppresses the verdict unless each hold keeps its topic."""
+        for hold in self._holding:
+            kept = topic.code in hold.keeps or (
+                topic.code in hold.keeps_warnings and verdict.indicator == "warning"
+            )
+            if not kept:
+                _suppress(verdict, hold.question.replace("_", "-"))
+
+
+def _hold_by_mode(topic: Topic, verdict: Verdict, mode: Mode, facts: PatientFacts) -> None:
+    there = topic.card.while_inpatient
+    if mode == "on" and there is not None and facts.is_inpatient().value:
+        mode = there
+    if mode != "on":
+        _suppress(verdict, mode)
+
+
+def _yield_to_others(family: Family, modes: Mapping[str, Mode], verdicts: list[Verdict]) -> None:
+    """A topic that is on and whose conditions hold silences others, even when it is not shown
+    itself.
+    """
+    speaking = {
+        x.topic
+        for x in verdicts
+        if _holds_its_conditions(x) and modes[x.topic] == "on" and x.by != "shadow"
+    }
+    for suppressor, silenced in family.precedence.suppresses.items():
+        if suppressor in speaking:
+            for verdict in verdicts:
+                if verdict.topic in silenced:
+                    _suppress(verdict, suppressor)
+
+
+def _holds_its_conditions(verdict: Verdict) -> bool:
+    return verdict.advice is not None and not verdict.advice.held_by
+
+
+def _plan_orders(topic: Topic, verdict: Verdict, advice: Advice, facts: PatientFacts) -> bool:
+    """Leaves out the orders that are done or on order; whether the card is still worth showing."""
+    card, variant = topic.card, topic.card.variant[advice.variant]
+    offered = advice.consider
+    if offered is None:
+        offered = tuple(card.orders if variant.orders is None else variant.orders)
+    wanted = tuple(x for x in offered if not _is_finished(facts, x, advice))
+    verdict.orders = tuple(x for x in wanted if facts.is_orderable(x))
+    verdict.left_out = tuple(x for x in offered if x not in wanted)
+    vital = advice.hinges_on if advice.hinges_on is not None else tuple(card.kept_alive_by)
+    alive = any(not _is_finished(facts, x, advice) for x in vital) if vital else bool(wanted)
+    verdict.unchecked = unique((*verdict.unchecked, *verdict.record.unchecked))
+    return alive or card.always_shown or variant.always_shown
+
+
+def _is_finished(facts: PatientFacts, order: str, advice: Advice) -> bool:
+    return surely(facts.done(order, advice.since)) or surely(facts.ordered(order))
+
+
+def _keep_the_most_urgent(family: Family, verdicts: list[Verdict]) -> None:
+    fired = [x for x in verdicts if x.outcome == "fired"]
+    fired.sort(key=lambda x: x.indicator != "warning")  # stable: precedence inside each
+    for verdict in fired[family.precedence.most_cards :]:
+        _suppress(verdict, MOST_CARDS)

@@ -1,0 +1,270 @@
+"""What was asked about a patient, what the answer was, and what it rests on: the record is the
+explanation.
+
+An answer is yes, no or unknown. Using an unknown one as a condition raises Undecided, which becomes
+the verdict.
+"""
+
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+
+
+class Rejected:
+    """An entry that could not be used, and why."""
+
+    __slots__ = ("entry", "why")
+
+    def __init__(self, entry: Any, why: str) -> None:
+        self.entry = entry
+        self.why = why
+
+
+class Answer:
+    """Yes (True), no (False) or unknown (None); an unknown one names the keys it lacks, or that its
+    data is unusable.
+    """
+
+    __slots__ = ("missing", "trace", "unusable", "value")
+
+    def __init__(
+        self,
+        trace: "Trace",
+        value: bool | None,
+        missing: tuple[str, ...] = (),
+        unusable: bool = False,
+    ) -> None:
+        self.trace = trace
+        self.value = value
+        self.missing = missing
+        self.unusable = unusable
+
+    def __bool__(self) -> bool:
+        if self.value is None:
+            raise Undecided(self.missing, self.unusable)
+        return self.value
+
+
+class Undecided(Exception):
+    """A condition was unknown: data is missing (these keys) or there but unusable."""
+
+    def __init__(self, missing: tuple[str, ...] = (), unusable: bool = False) -> None:
+        super().__init__()
+        self.missing = missing
+        self.unusable = unusable
+
+
+class Record:
+    """One question: its name and text, its answer, the entries used and rejected, and the questions
+    behind it.
+    """
+
+    __slots__ = (
+        "answer",
+        "because",
+        "gate",
+        "name",
+        "rejected",
+        "remarks",
+        "text",
+        "unchecked",
+        "used",
+    )
+
+    def __init__(self, name: str, text: str, gate: bool = False) -> None:
+        self.name = name
+        self.text = text
+        self.gate = gate
+        self.answer: Any = None
+        self.used: list[Sequence[Any]] = []
+        self.rejected: list[Sequence[Rejected]] = []
+        self.because: list[Record] = []
+        self.unchecked: list[str] = []
+        self.remarks: list[tuple[str, dict[str, str]]] = []
+
+
+class Trace:
+    """The questions asked in one call, each evaluated once however many topics ask it."""
+
+    __slots__ = ("_known", "_stack")
+
+    def __init__(self) -> None:
+        self._known: dict[Hashable, tuple[Record, Any, Undecided | None]] = {}
+        self._stack: list[Record] = [Record("", "")]
+
+    @property
+    def frame(self) -> Record:
+        """The record being written."""
+        return self._stack[-1]
+
+    def begin(self, name: str) -> Record:
+        """A fresh outermost record: what is asked from now on belongs to it."""
+        self._stack = [Record(name, "")]
+        return self._stack[0]
+
+    def resume(self, record: Record) -> None:
+        """Goes on writing an outermost record."""
+        self._stack = [record]
+
+    def ask(self, key: Hashable, name: str, text: str, gate: bool, ask: Callable[[], Any]) -> Any:
+        """The outcome of `ask`, evaluated once; the record joins the one being written. Raises its
+        Undecided again.
+        """
+        known = self._known.get(key)
+        if known is None:
+            known = self._known[key] = self._evaluate(Record(name, text, gate), ask)
+        record, outcome, undecided = known
+        frame = self._stack[-1]
+        frame.because.append(record)
+        if record.unchecked:
+            frame.unchecked += record.unchecked
+        if record.remarks:
+            frame.remarks += record.remarks
+        if undecided is not None:
+            raise undecided
+        return outcome
+
+    def outcomes(self) -> Iterable[Any]:
+        """What every question and finding came to."""
+        return (outcome for _, outcome, _ in self._known.values())
+
+    def _evaluate(
+        self, record: Record, ask: Callable[[], Any]
+    ) -> tuple[Record, Any, Undecided | None]:
+        self._stack.append(record)
+        try:
+            record.answer = outcome = ask()
+        except Undecided as undecided:
+            record.answer = Answer(self, None, undecided.missing, undecided.unusable)
+            return record, record.answer, undecided
+        finally:
+            self._stack.pop()
+        return record, outcome, None
+
+    def answer(
+        self, value: bool | None, missing: tuple[str, ...] = (), unusable: bool = False
+    ) -> Answer:
+        """An answer that belongs to this trace."""
+        return Answer(self, value, missing, unusable)
+
+
+class Traced(Protocol):
+    """Whatever carries the trace: the patient's facts."""
+
+    @property
+    def trace(self) -> Trace:
+        """The questions asked so far."""
+        ...
+
+
+Who = TypeVar("Who", bound=Traced)
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _first_paragraph(text: str | None) -> str:
+    return " ".join((text or "").strip().split("\n\n", 1)[0].split())
+
+
+def question(
+    ask: Callable[Concatenate[Who, P], Answer | bool],
+) -> Callable[Concatenate[Who, P], Answer]:
+    """A yes/no question: evaluated once per call, recorded under its docstring, unknown when what
+    it needs is.
+    """
+    return _question(ask, gate=False)
+
+
+def gate(
+    ask: Callable[Concatenate[Who, P], Answer | bool],
+) -> Callable[Concatenate[Who, P], Answer]:
+    """A question that says whom a row is for: a no makes the row not applicable, where a question's
+    makes it not met.
+    """
+    return _question(ask, gate=True)
+
+
+def _question(
+    ask: Callable[Concatenate[Who, P], Answer | bool], gate: bool
+) -> Callable[Concatenate[Who, P], Answer]:
+    name = ask.__name__.replace("_", "-")
+    text = _first_paragraph(ask.__doc__)
+    names_its_limit = "{}" in text
+
+    @wraps(ask)
+    def asked(patient: Who, /, *args: P.args, **kwargs: P.kwargs) -> Answer:
+        trace = patient.trace
+
+        def evaluate() -> Answer:
+            outcome = ask(patient, *args, **kwargs)
+            return outcome if isinstance(outcome, Answer) else trace.answer(bool(outcome))
+
+        try:
+            said = text.format(*args) if names_its_limit else text
+            answer: Answer = trace.ask((ask, args), name, said, gate, evaluate)
+        except Undecided as undecided:
+            return trace.answer(None, undecided.missing, undecided.unusable)
+        return answer
+
+    return asked
+
+
+def finding(
+    find: Callable[Concatenate[Who, P], R],
+) -> Callable[Concatenate[Who, P], R]:
+    """Something found in the chart, not a yes or no: evaluated once, recorded, and raising
+    Undecided when unknown.
+    """
+    name = find.__name__.replace("_", "-")
+    text = _first_paragraph(find.__doc__)
+
+    @wraps(find)
+    def found(patient: Who, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        outcome: R = patient.trace.ask(
+            (find, args), name, text, False, lambda: find(patient, *args, **kwargs)
+        )
+        return outcome
+
+    return found
+
+
+def surely(answer: Answer) -> bool:
+    """Whether the answer is yes; an unknown one does not stop the row, but what it lacks is named
+    on the card.
+    """
+    if answer.value is None:
+        answer.trace.frame.unchecked += answer.missing
+        return False
+    return answer.value
+
+
+def any_of(patient: Who, *questions: Callable[[Who], Answer]) -> Answer:
+    """Yes when one of the questions is, asked in order; unknown when none is yes and one is
+    unknown.
+    """
+    missing: tuple[str, ...] = ()
+    unusable = unknown = False
+    for ask in questions:
+        answer = ask(patient)
+        if answer.value:
+            return answer
+        if answer.value is None:
+            unknown = True
+            missing += answer.missing
+            unusable = unusable or answer.unusable
+    return patient.trace.answer(None if unknown else False, missing, unusable)
+
+
+def unique(names: Iterable[str]) -> tuple[str, ...]:
+    """The names in order, each once."""
+    return tuple(dict.fromkeys(names))
+
+
+def outcome_of(record: Record) -> str:
+    """A record's answer in a word: yes, no, unknown, or how many were found."""
+    answer = record.answer
+    if isinstance(answer, Answer):
+        return {True: "yes", False: "no", None: "unknown"}[answer.value]
+    if answer is None:
+        return "none"
+    return str(len(answer)) if isinstance(answer, list | tuple | dict | frozenset) else "found"

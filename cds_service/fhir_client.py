@@ -1,0 +1,318 @@
+"""GET from the CDS client's FHIR server: several queries at once, every page, one deadline.
+
+The server's address and its links come from outside, so only allowed servers are contacted, and a
+token goes nowhere but below the base URL it was given for.
+"""
+
+import logging
+import re
+import socket
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
+from contextvars import ContextVar
+from dataclasses import dataclass
+from http.client import HTTPException
+from http.cookiejar import DefaultCookiePolicy
+from typing import Any, Literal
+from urllib.parse import unquote, urljoin, urlsplit
+
+import msgspec
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3 import HTTPConnectionPool
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import HTTPError
+from urllib3.util import Retry
+
+_PORTS = {"http": 80, "https": 443}
+_ENCODINGS = {"", "identity", "gzip", "x-gzip"}
+_TOKEN = re.compile(r"[\x21-\x7e]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """What one query brought; `why` is empty when answered, and never holds a URL, id or token."""
+
+    state: Literal["answered", "failed", "incomplete"]
+    pages: tuple[bytes, ...]
+    why: str
+
+
+class _Stopped(Exception):
+    """The rest of a query cannot be had; the text says why."""
+
+
+class _Link(msgspec.Struct):
+    relation: str | None = None
+    url: str | None = None
+
+
+class _Page(msgspec.Struct, rename="camel"):
+    resource_type: str
+    link: msgspec.Raw = msgspec.Raw(b"null")
+
+
+_PAGE = msgspec.json.Decoder(_Page)
+_LINKS = msgspec.json.Decoder(list[_Link] | None)
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
+def _place(url: str) -> tuple[str, ...] | None:
+    """Scheme, host, port and path segments, the same for every spelling; None: not to be called."""
+    prepared = requests.PreparedRequest()
+    try:
+        prepared.prepare_url(url, None)  # as requests will do when it sends
+        parts = urlsplit(prepared.url or "")
+        port = parts.port
+    except ValueError:
+        return None
+    path = unquote(parts.path).replace("\\", "/").rstrip("/").split("/")
+    user_or_dots = "@" in parts.netloc or "." in path or ".." in path
+    if parts.scheme not in _PORTS or not parts.hostname or user_or_dots:
+        return None
+    return parts.scheme, parts.hostname, str(port or _PORTS[parts.scheme]), *path
+
+
+def _lies_under(root: str, url: str) -> bool:
+    above, below = _place(root), _place(url)
+    return above is not None and below is not None and below[: len(above)] == above
+
+
+class _Run:
+    """One fetch under way: its deadline, the bytes still allowed, the sockets its threads use."""
+
+    def __init__(self, seconds: float, max_bytes: int) -> None:
+        self._ends = time.monotonic() + seconds
+        self._bytes_left = max_bytes
+        self._sockets: dict[int, socket.socket] = {}
+        self._lock = threading.Lock()
+
+    def left(self) -> float:
+        """Seconds until the deadline; zero or less when it has passed."""
+        return self._ends - time.monotonic()
+
+    def take(self, size: int) -> bool:
+        """Count bytes received by any of the queries; False when they are too many."""
+        with self._lock:
+            self._bytes_left -= size
+            return self._bytes_left >= 0
+
+    def watch(self, sock: socket.socket) -> None:
+        """Note the socket this thread is about to use. TimeoutError: the deadline has passed."""
+        with self._lock:
+            if self.left() <= 0:
+                sock.close()
+                raise TimeoutError
+            self._sockets[threading.get_ident()] = sock
+
+    def unwatch(self) -> None:
+        """Forget this thread's socket: the next to use it may be another fetch."""
+        with self._lock:
+            self._sockets.pop(threading.get_ident(), None)
+
+    def stop(self) -> None:
+        """End the fetch now and wake every thread that waits for the server."""
+        with self._lock:
+            self._ends = min(self._ends, time.monotonic())
+            for sock in self._sockets.values():
+                with suppress(OSError):
+                    # SSLSocket.shutdown would take the TLS layer from the thread that is reading.
+                    socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+
+_run: ContextVar[_Run] = ContextVar("_run")
+
+
+class _Connection(HTTPConnection):
+    """A connection that tells the running fetch which socket it is about to use."""
+
+    def _new_conn(self) -> socket.socket:
+        run = _run.get()
+        if run.left() <= 0:
+            raise TimeoutError
+        sock = super()._new_conn()
+        run.watch(sock)
+        sock.settimeout(max(run.left(), 0.001))  # a TLS handshake comes next
+        return sock
+
+    def request(self, *args: Any, **kwargs: Any) -> None:
+        if self.sock is not None:  # kept alive, or wrapped in TLS since it was made
+            _run.get().watch(self.sock)
+        super().request(*args, **kwargs)
+
+
+class _TLSConnection(_Connection, HTTPSConnection):
+    """The same over TLS."""
+
+
+class _Adapter(HTTPAdapter):
+    def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> HTTPConnectionPool:
+        pool = super().get_connection_with_tls_context(*args, **kwargs)
+        assert isinstance(pool, HTTPConnectionPool)
+        pool.ConnectionCls = _TLSConnection if pool.scheme == "https" else _Connection
+        return pool
+
+    def close(self) -> None:
+        pools = self.poolmanager.pools
+        for pool in [pools[key] for key in list(pools.keys())]:
+            pool.close()  # clear() alone leaves that to the garbage collector
+        super().close()
+
+
+class _Http(requests.Session):
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """None: requests reads the whole body of a redirect, even of one it is not to follow."""
+
+
+# urllib3 logs URLs, which hold patient ids. A logger's filter does not reach the loggers below it.
+for _name in [name for name in logging.Logger.manager.loggerDict if name.startswith("urllib3")]:
+    logging.getLogger(_name).addFilter(lambda _: _run.get(None) is None)
+
+
+class FhirClient:
+    """Reads from the allowed FHIR servers; any number of threads may use it at once.
+
+    `ca_file` is a PEM file of authorities to trust instead of the public ones. ValueError: one of
+    `allowed` is no FHIR base URL.
+    """
+
+    def __init__(
+        self,
+        allowed: Sequence[str],
+        *,
+        max_bytes: int = 20_000_000,
+        max_pages: int = 500,
+        parallel: int = 8,
+        ca_file: str | None = None,
+    ) -> None:
+        self._roots = {_place(url): url.rstrip("/") + "/" for url in allowed}
+        if not all(map(self.allows, allowed)):
+            raise ValueError("an allowed FHIR server is no http(s) base URL")
+        self._max_bytes = max_bytes
+        self._max_pages = max_pages
+        self._parallel = parallel
+        self._http = _Http()
+        self._http.trust_env = False
+        self._http.verify = ca_file or True
+        self._http.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+        self._http.headers.update({"Accept": "application/fhir+json", "Accept-Encoding": "gzip"})
+        # A connection kept alive may turn out to be closed: once more, at once, on another.
+        again = Retry(1, connect=0, redirect=0, status=0, other=0, respect_retry_after_header=False)
+        for scheme in _PORTS:
+            self._http.mount(f"{scheme}://", _Adapter(len(allowed) or 1, 4 * parallel, again))
+
+    def allows(self, base: str) -> bool:
+        """Whether `base` is one of the allowed servers, however it is spelled."""
+        place = None if "?" in base or "#" in base else _place(base)
+        return place is not None and place in self._roots
+
+    def fetch(
+        self, base: str, queries: Mapping[str, str], *, token: str | None, seconds: float
+    ) -> dict[str, Fetched]:
+        """What each query brought within `seconds`, by key. ValueError: `base` is not allowed."""
+        if not self.allows(base):
+            raise ValueError("the FHIR server is not allowed")
+        if token is not None and not _TOKEN.fullmatch(token):
+            return {key: Fetched("failed", (), "unusable token") for key in queries}
+        root = self._roots[_place(base)]
+        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        run = _Run(seconds, self._max_bytes)
+        pages: dict[str, list[bytes]] = {key: [] for key in queries}
+        at_once = max(1, min(self._parallel, len(queries)))
+        threads = ThreadPoolExecutor(at_once, "fhir-client", _run.set, (run,))
+        try:
+            jobs = {
+                key: threads.submit(self._collect, root, query, headers, pages[key])
+                for key, query in queries.items()
+            }
+            wait(jobs.values(), timeout=max(run.left(), 0))
+            ends = {key: job.result() if job.done() else "timed out" for key, job in jobs.items()}
+        finally:
+            run.stop()
+            threads.shutdown(wait=False, cancel_futures=True)
+        return {key: _fetched(pages[key], why) for key, why in ends.items()}
+
+    def close(self) -> None:
+        """Close the connections that were kept alive."""
+        self._http.close()
+
+    def _collect(self, root: str, query: str, headers: dict[str, str], pages: list[bytes]) -> str:
+        """Add the query's pages to `pages`; the answer is why some are missing, else empty."""
+        followed: set[str] = set()
+        url: str | None = root + query.lstrip("/")
+        try:
+            while url is not None:
+                if url in followed or len(followed) >= self._max_pages:
+                    return "too many pages"
+                if not _lies_under(root, url):
+                    return "next page at another origin" if pages else "outside the base URL"
+                followed.add(url)
+                body = self._get(url, headers)
+                page = _read(body)
+                pages.append(body)
+                url = _next(root, page)
+        except _Stopped as stopped:
+            return str(stopped)
+        return ""
+
+    def _get(self, url: str, headers: dict[str, str]) -> bytes:
+        run = _run.get()
+        left = max(run.left(), 0.001)  # none left: the connection refuses
+        try:
+            request = self._http.prepare_request(requests.Request("GET", url, headers=headers))
+            with self._http.send(request, stream=True, timeout=left, allow_redirects=False) as got:
+                return _body(run, got)
+        # ValueError: what the standard library makes of a malformed header or chunk.
+        except (requests.RequestException, HTTPError, HTTPException, OSError, ValueError):
+            raise _Stopped("timed out" if run.left() <= 0 else "connection failed") from None
+        finally:
+            run.unwatch()
+
+
+def _body(run: _Run, response: requests.Response) -> bytes:
+    """The decoded body of a 200, read part by part: a few bytes may stand for very many."""
+    if 300 <= response.status_code < 400:
+        raise _Stopped("redirect not followed")
+    if response.status_code != requests.codes.ok:
+        raise _Stopped(f"HTTP {response.status_code}")
+    if response.headers.get("Content-Encoding", "").strip().lower() not in _ENCODINGS:
+        raise _Stopped("unknown content encoding")
+    parts: list[bytes] = []
+    for part in response.raw.stream(65_536, decode_content=True):
+        if not run.take(len(part)):
+            raise _Stopped("too large")
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _read(body: bytes) -> _Page:
+    try:
+        page = _PAGE.decode(body)
+    except _UNREADABLE:
+        raise _Stopped("not JSON") from None
+    if page.resource_type == "OperationOutcome":
+        raise _Stopped("OperationOutcome")
+    return page
+
+
+def _next(root: str, page: _Page) -> str | None:
+    """The URL of the page after this one; None when this is the last, or no Bundle."""
+    if page.resource_type != "Bundle":
+        return None
+    try:
+        links = _LINKS.decode(page.link) or []
+        urls = [link.url or "" for link in links if link.relation == "next"]
+        if "" in urls:
+            raise _Stopped("unreadable page links")
+        return urljoin(root, urls[0]) if urls else None
+    except (*_UNREADABLE, ValueError):
+        raise _Stopped("unreadable page links") from None
+
+
+def _fetched(pages: Sequence[bytes], why: str) -> Fetched:
+    if not why:
+        return Fetched("answered", tuple(pages), "")
+    return Fetched("incomplete" if pages else "failed", tuple(pages), why)

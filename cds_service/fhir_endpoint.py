@@ -1,0 +1,248 @@
+"""A small read-only FHIR R4 server over resources in memory, and the patients to put behind it."""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from datetime import date
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, urlencode
+
+import msgspec
+
+from cds_service.dates import as_text, parse_date
+from cds_service.errors import ContentError
+
+Resource = dict[str, Any]
+Pairs = list[tuple[str, str]]
+
+_SUBJECT = ("patient", "subject")
+_CODED = (*_SUBJECT, "code", "category", "status")
+_PARAMETERS: dict[str, tuple[str, ...]] = {
+    "Patient": (),
+    "Condition": (*_SUBJECT, "code", "category", "clinical-status"),
+    "Encounter": (*_SUBJECT, "status"),
+    "MedicationAdministration": (*_SUBJECT, "code", "status"),
+    **dict.fromkeys(("Observation", "DiagnosticReport", "ServiceRequest", "Procedure"), _CODED),
+    **dict.fromkeys(("MedicationRequest", "MedicationStatement"), _CODED),
+    **dict.fromkeys(("CarePlan", "CareTeam", "DocumentReference", "Goal", "Specimen"), _SUBJECT),
+    **dict.fromkeys(("AllergyIntolerance", "EpisodeOfCare", "Immunization"), ("patient",)),
+    **dict.fromkeys(("Location", "Medication", "Organization", "Practitioner"), ()),
+}
+_ELEMENTS = {"code": ("code", "medicationCodeableConcept"), "clinical-status": ("clinicalStatus",)}
+_EFFECTIVE = ("effectiveDateTime", "effectiveInstant", "effectivePeriod")
+_SORTS = {
+    "date": (*_EFFECTIVE, "performedDateTime", "performedPeriod", "period"),
+    "effective-time": _EFFECTIVE,
+    "authoredon": ("authoredOn",),
+    "authored": ("authoredOn",),
+}
+_MATCH = {"mode": "match"}
+_CONTROLS = ("_sort", "_count", "_offset")
+_UNESCAPED_COMMA = re.compile(r"(?<!\\),")
+# By name: a code of four digits looks like a year.
+_DATED = re.compile(r"\w*(Date|DateTime|Instant)|date|time|issued|authoredOn|start|end|lastUpdated")
+
+
+class FhirEndpoint:
+    """Answers read, search and metadata below `base_url`; never raises on what a client sends.
+
+    `page_size` caps every `_count`; None means that one page holds all matches.
+    """
+
+    def __init__(
+        self, bundles: Iterable[Mapping[str, Any]], base_url: str, page_size: int | None = None
+    ) -> None:
+        self._base_url = base_url.rstrip("/")
+        self._page_size = page_size
+        self._full_urls: dict[str, str] = {}
+        self._stored: dict[str, dict[str, Resource]] = {kind: {} for kind in _PARAMETERS}
+        for bundle in bundles:
+            for entry in bundle.get("entry", []):
+                self._store(entry["resource"], entry.get("fullUrl"))
+
+    def _store(self, resource: Resource, full_url: str | None) -> None:
+        kind, identity = resource["resourceType"], resource["id"]
+        same_type = self._stored.setdefault(kind, {})
+        if identity in same_type:
+            raise ValueError(f"two resources are {kind}/{identity}")
+        same_type[identity] = resource
+        if full_url is not None:
+            self._full_urls[full_url] = f"{kind}/{identity}"
+
+    def answer(self, method: str, path: str, query: str, body: bytes = b"") -> tuple[int, bytes]:
+        """Status and JSON body for a path below the base; any error is an OperationOutcome."""
+        steps = [step for step in path.split("/") if step]
+        asked = parse_qsl(query)
+        if method in ("GET", "HEAD"):
+            return self._get(steps, asked)
+        if method == "POST" and steps[1:] == ["_search"]:
+            form = parse_qsl(body.decode("utf-8", "replace"))
+            named = {name for name, _ in form}
+            return self._search(steps[0], [pair for pair in asked if pair[0] not in named] + form)
+        return _refusal(405, "not-supported", "This endpoint is read-only.")
+
+    def _get(self, steps: list[str], asked: Pairs) -> tuple[int, bytes]:
+        match steps:
+            case ["metadata"]:
+                return 200, _json(self._capabilities())
+            case [kind]:
+                return self._search(kind, asked)
+            case [kind, identity] if identity in self._stored.get(kind, {}):
+                return 200, _json(self._stored[kind][identity])
+        return _refusal(404, "not-found", "No such resource.")
+
+    def _search(self, kind: str, asked: Pairs) -> tuple[int, bytes]:
+        if kind not in self._stored:
+            return _refusal(404, "not-supported", "No such resource type.")
+        filters = ("_id", *_PARAMETERS.get(kind, _SUBJECT))
+        # FHIR R4 lets a server ignore a parameter it does not know, but not a modifier.
+        if any(":" in name and name.partition(":")[0] in filters for name, _ in asked):
+            return _refusal(400, "not-supported", "Search modifiers are not supported.")
+        used = [(name, value) for name, value in asked if name in (*filters, *_CONTROLS)]
+        tests = [pair for pair in used if pair[0] in filters]
+        stored = self._stored[kind].values()
+        matches = [x for x in stored if all(self._meets(x, *test) for test in tests)]
+        keys = [key for name, value in used if name == "_sort" for key in value.split(",")]
+        for key in reversed(keys):
+            matches = _sorted(matches, key)
+        return 200, _json(self._page(kind, matches, used))
+
+    def _meets(self, resource: Resource, name: str, value: str) -> bool:
+        options = [option.replace("\\,", ",") for option in _UNESCAPED_COMMA.split(value)]
+        if name == "_id":
+            return resource["id"] in options
+        if name in _SUBJECT:
+            about = resource.get("subject") or resource.get("patient") or {}
+            reference = about.get("reference")
+            return reference is not None and self._local(reference) in map(self._local, options)
+        values = [resource.get(element) for element in _ELEMENTS.get(name, (name,))]
+        return any(_has_token(value, option) for value in values for option in options)
+
+    def _local(self, reference: str) -> str:
+        """A reference as Type/id when it names something stored here; a bare id is a patient's."""
+        plain = reference.partition("/_history/")[0].removeprefix(self._base_url + "/")
+        plain = self._full_urls.get(plain, plain)
+        return plain if "/" in plain else f"Patient/{plain}"
+
+    def _page(self, kind: str, matches: list[Resource], used: Pairs) -> Resource:
+        controls, total = dict(used), len(matches)
+        start = _whole(controls.get("_offset", ""), 0)
+        size = min(_whole(controls.get("_count", ""), total), self._page_size or total)
+        links = [{"relation": "self", "url": self._link(kind, used, start)}]
+        if size > 0 and start + size < total:
+            links.append({"relation": "next", "url": self._link(kind, used, start + size)})
+        entries = [
+            {"fullUrl": f"{self._base_url}/{kind}/{x['id']}", "resource": x, "search": _MATCH}
+            for x in matches[start : start + size]
+        ]
+        page = {"resourceType": "Bundle", "type": "searchset", "total": total, "link": links}
+        return {**page, "entry": entries} if entries else page  # FHIR knows no empty list
+
+    def _link(self, kind: str, used: Pairs, start: int) -> str:
+        pairs = [pair for pair in used if pair[0] != "_offset"]
+        if start:
+            pairs.append(("_offset", str(start)))
+        query = urlencode(pairs, safe=",:/", errors="replace")
+        return f"{self._base_url}/{kind}?{query}" if query else f"{self._base_url}/{kind}"
+
+    def _capabilities(self) -> Resource:
+        about = {"description": "Synthetic patients, read-only", "url": self._base_url}
+        rest = {"mode": "server", "resource": [_declared(kind) for kind in self._stored]}
+        return {
+            **{"resourceType": "CapabilityStatement", "status": "active", "date": "2026-11-24"},
+            **{"kind": "instance", "implementation": about, "fhirVersion": "4.0.1"},
+            **{"format": ["json"], "rest": [rest]},
+        }
+
+
+def _declared(kind: str) -> Resource:
+    names = ("_id", *_PARAMETERS.get(kind, _SUBJECT))
+    parameters = [{"name": x, "type": "reference" if x in _SUBJECT else "token"} for x in names]
+    interactions = [{"code": "read"}, {"code": "search-type"}]
+    return {"type": kind, "interaction": interactions, "searchParam": parameters}
+
+
+def _has_token(value: Any, token: str) -> bool:
+    """Whether a code or concept holds "code", "system|code", "|code" (no system) or "system|"."""
+    system, bar, code = token.rpartition("|")
+    if isinstance(value, str):
+        return value == code
+    concepts = value if isinstance(value, list) else [value or {}]
+    codings = [coding for concept in concepts for coding in concept.get("coding", [])]
+    if bar:
+        codings = [coding for coding in codings if coding.get("system", "") == system]
+    return any(coding.get("code") == code or (system and not code) for coding in codings)
+
+
+def _sorted(resources: list[Resource], key: str) -> list[Resource]:
+    """In date order, undated ones last either way; an unknown key leaves the order as it is."""
+    elements = _SORTS.get(key.removeprefix("-"), ())
+    dated = [resource for resource in resources if _when(resource, elements)]
+    undated = [resource for resource in resources if not _when(resource, elements)]
+    dated.sort(key=lambda resource: _when(resource, elements), reverse=key.startswith("-"))
+    return dated + undated
+
+
+def _when(resource: Resource, elements: tuple[str, ...]) -> tuple[int, str] | tuple[()]:
+    for element in elements:
+        value = resource.get(element)
+        if isinstance(value, dict):
+            value = value.get("start") or value.get("end")
+        if isinstance(value, str) and (moment := parse_date(value)):
+            return moment.first, moment.clock
+    return ()
+
+
+def _whole(text: str, otherwise: int) -> int:
+    return int(text) if text.isdecimal() and len(text) < 10 else otherwise
+
+
+class FixturePatient(msgspec.Struct, rename="camel", frozen=True, forbid_unknown_fields=True):
+    """A synthetic patient on a day: chart, story, and the cards ("topic indicator") it owes."""
+
+    as_of: date
+    story: str
+    expect: tuple[str, ...]
+    bundle: Resource
+
+    @property
+    def patient(self) -> Resource:
+        """The Patient resource of the chart; empty when there is none."""
+        resources = [entry["resource"] for entry in self.bundle.get("entry", [])]
+        return next((x for x in resources if x["resourceType"] == "Patient"), {})
+
+
+def load_patients(folder: Path, today: date) -> list[FixturePatient]:
+    """The patients of a folder by file name, every date moved from the file's `asOf` to today."""
+    return [_load_patient(path, today) for path in sorted(folder.glob("*.json"))]
+
+
+def _load_patient(path: Path, today: date) -> FixturePatient:
+    try:
+        found = msgspec.json.decode(path.read_bytes(), type=FixturePatient)
+    except ValueError as error:
+        raise ContentError(path.name, "", str(error)) from None
+    bundle = moved(found.bundle, (today - found.as_of).days)
+    return msgspec.structs.replace(found, as_of=today, bundle=bundle)
+
+
+def moved(value: Any, days: int, element: str = "") -> Any:
+    """The JSON with each FHIR date moved; a partial date by its first day, and it stays partial."""
+    if isinstance(value, dict):
+        return {name: moved(item, days, name) for name, item in value.items()}
+    if isinstance(value, list):
+        return [moved(item, days, element) for item in value]
+    if not isinstance(value, str) or not _DATED.fullmatch(element):
+        return value
+    moment = parse_date(value)
+    return as_text(moment.first + days)[: len(value)] + value[10:] if moment else value
+
+
+def _json(value: Resource) -> bytes:
+    return json.dumps(value).encode("ascii")
+
+
+def _refusal(status: int, code: str, text: str) -> tuple[int, bytes]:
+    issue = {"severity": "error", "code": code, "diagnostics": text}
+    return status, _json({"resourceType": "OperationOutcome", "issue": [issue]})

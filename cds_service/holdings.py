@@ -1,0 +1,156 @@
+"""The entries of a chart by the sets they belong to, made once for a call and only when
+asked for.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar, cast
+
+from cds_service.entries import SIMPLY_ABSENT, Act, Drug, Entry, Problem, Report, Request, Stay
+from cds_service.prefetch import Chart
+from cds_service.resources import (
+    CodeableConcept,
+    Condition,
+    DiagnosticReport,
+    Encounter,
+    Medication,
+    MedicationAdministration,
+    MedicationRequest,
+    MedicationStatement,
+    Observation,
+    Procedure,
+    ServiceRequest,
+)
+from cds_service.results import Result
+from cds_service.terminology import Terminology, spoken
+
+DRUG_TYPES = (MedicationRequest, MedicationAdministration, MedicationStatement)
+NOT_HELD = frozenset({"entered-in-error", "cancelled", "planned"})
+E = TypeVar("E", bound=Entry)
+
+
+class Holdings:
+    """What the chart holds, sorted by the value sets of the content."""
+
+    def __init__(self, chart: Chart, terms: Terminology, today: int) -> None:
+        self._chart = chart
+        self._terms = terms
+        self._today = today
+        self._by_set: dict[type[Entry], dict[str, list[Any]]] = {}
+
+    def _sorted(self, kind: type[E], entries: Callable[[], Iterable[E]]) -> dict[str, list[E]]:
+        """The entries of a kind by set; all of them under "*", those in no set under ""."""
+        known = self._by_set.get(kind)
+        if known is None:
+            known = self._by_set[kind] = {}
+            for entry in entries():
+                for name in ("*", *(entry.sets or ("",))):
+                    known.setdefault(name, []).append(entry)
+        return cast("dict[str, list[E]]", known)
+
+    def problems(self, name: str) -> list[Problem]:
+        """The Conditions of a set that are neither refuted nor entered in error."""
+        return self._sorted(Problem, self._problems).get(name, [])
+
+    def _problems(self) -> Iterable[Problem]:
+        for resource in self._chart.of(Condition):
+            if Problem.counts(resource):
+                yield Problem(resource, self._terms.of_concept(resource.code), self._today)
+
+    def results(self, name: str) -> list[Result]:
+        """The Observations coded in a set whose status lets them exist at all."""
+        return self._sorted(Result, self._results).get(name, [])
+
+    def _results(self) -> Iterable[Result]:
+        for resource in self._chart.of(Observation):
+            if resource.status not in SIMPLY_ABSENT:
+                yield Result(resource, self._terms.of_code(resource.code), self._today)
+
+    def foreign_results(self, name: str) -> list[Result]:
+        """Other people's Observations of a set that came with the chart."""
+        return [
+            Result(x, frozenset({name}), self._today)
+            for x in self._chart.foreign
+            if isinstance(x, Observation) and name in self._terms.of_code(x.code)
+        ]
+
+    def look_alikes(self, name: str) -> list[Result]:
+        """Observations without a known code whose words look like a set's."""
+        pattern = self._terms.sets[name].looks_like
+        if pattern is None:
+            return []
+        return [
+            x
+            for x in self.results("")
+            if any(pattern.search(text) for text in texts_of(x.resource.code))
+        ]
+
+    def drugs(self, name: str) -> list[Drug]:
+        """The records of drugs of a set that were meant or given."""
+        return self._sorted(Drug, self._drugs).get(name, [])
+
+    def _drugs(self) -> Iterable[Drug]:
+        recorded: list[MedicationRequest | MedicationAdministration | MedicationStatement] = [
+            *self._chart.of(MedicationRequest),
+            *self._chart.of(MedicationAdministration),
+            *self._chart.of(MedicationStatement),
+        ]
+        for resource in recorded:
+            if Drug.counts(resource):
+                concept = self._medication(resource)
+                name = next(iter(texts_of(concept)), "")
+                yield Drug(resource, self._terms.of_concept(concept), name, self._today)
+
+    def _medication(
+        self, resource: MedicationRequest | MedicationAdministration | MedicationStatement
+    ) -> CodeableConcept | None:
+        """What the drug is, said in place, contained, or by a Medication of the chart."""
+        named = resource.medication_reference
+        if resource.medication_codeable_concept is not None or named is None:
+            return resource.medication_codeable_concept
+        target = (named.reference or "").lstrip("#").rsplit("/", 1)[-1]
+        for contained in resource.contained:
+            if contained.id == target:
+                return contained.code
+        for medication in self._chart.of(Medication):
+            if medication.id == target:
+                return medication.code
+        return CodeableConcept(text=named.display)
+
+    def acts(self, name: str) -> list[Act]:
+        """The completed procedures of a set."""
+        return self._sorted(Act, self._acts).get(name, [])
+
+    def _acts(self) -> Iterable[Act]:
+        for resource in self._chart.of(Procedure):
+            if resource.status == "completed":
+                yield Act(resource, self._terms.of_concept(resource.code), self._today)
+
+    def encounters(self) -> list[Stay]:
+        """The encounters that took place or are taking place."""
+        return self._sorted(Stay, self._stays).get("*", [])
+
+    def _stays(self) -> Iterable[Stay]:
+        for resource in self._chart.of(Encounter):
+            if resource.status not in NOT_HELD:
+                yield Stay(resource, frozenset(), self._today)
+
+    def reports(self, name: str) -> list[Report]:
+        """The final reports of a set; "*" is all of them."""
+        return [x for x in self._sorted(Report, self._reports).get(name, []) if x.final]
+
+    def _reports(self) -> Iterable[Report]:
+        for resource in self._chart.of(DiagnosticReport):
+            yield Report(resource, self._terms.of_concept(resource.code), self._today)
+
+    def requests(self, name: str) -> list[Request]:
+        """The open service requests of a set."""
+        return [x for x in self._sorted(Request, self._requests).get(name, []) if x.open]
+
+    def _requests(self) -> Iterable[Request]:
+        for resource in self._chart.of(ServiceRequest):
+            yield Request(resource, self._terms.of_concept(resource.code), self._today)
+
+
+def texts_of(concept: CodeableConcept | None) -> tuple[str, ...]:
+    """A concept's texts, none for no concept."""
+    return spoken(concept) if concept is not None else ()

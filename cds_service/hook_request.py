@@ -1,0 +1,205 @@
+"""The POST body and each hook's context, typed: 400 for what is not JSON, 422 for what breaks CDS
+Hooks.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from msgspec import Raw, Struct
+
+from cds_service.errors import BrokenRequest, NotJson
+from cds_service.resources import with_whole_escapes
+
+
+class FhirAuthorization(Struct, frozen=True):
+    """How to read more from the client's FHIR server (CDS Hooks 2.0, "FHIR Resource Access")."""
+
+    access_token: str
+    token_type: str
+    expires_in: int
+    scope: str
+    subject: str
+    patient: str | None = None
+
+
+class PatientViewContext(Struct, rename="camel", frozen=True):
+    """The context of patient-view (hook version 1.0)."""
+
+    user_id: str
+    patient_id: str
+    encounter_id: str | None = None
+
+
+CONTEXTS: Mapping[str, type[PatientViewContext]] = {"patient-view": PatientViewContext}
+
+
+class HookRequest(Struct, rename="camel", frozen=True):
+    """One firing of a hook (CDS Hooks 2.0, "HTTP Request"); prefetch values are still bytes."""
+
+    hook: str
+    hook_instance: str
+    context: Raw
+    fhir_server: str | None = None
+    fhir_authorization: FhirAuthorization | None = None
+    prefetch: dict[str, Raw] | None = None
+
+
+_envelope = msgspec.json.Decoder(HookRequest)
+_contexts = {hook: msgspec.json.Decoder(kind) for hook, kind in CONTEXTS.items()}
+_USER = re.compile(r"[A-Z][A-Za-z]+/\S+\Z")
+_ID = re.compile(r"(?!\.{1,2}\Z)[^/\s?#]+\Z")
+
+
+class Call(Struct, frozen=True):
+    """A request that keeps the specification, with its context."""
+
+    hook: str
+    hook_instance: str
+    context: PatientViewContext
+    fhir_server: str | None
+    fhir_authorization: FhirAuthorization | None
+    prefetch: dict[str, Raw]
+
+
+def parse_call(body: bytes, hook: str) -> Call:
+    """The call of a service's hook; raises NotJson or BrokenRequest naming the member that is
+    wrong.
+    """
+    request, body = _decode(body)
+    _refuse_double_meanings(body, request.prefetch)
+    for name, text in (("hook", request.hook), ("hookInstance", request.hook_instance)):
+        if not text.strip():
+            raise BrokenRequest("The request breaks CDS Hooks.", f"{name} must not be blank")
+    if request.hook != hook:
+        raise BrokenRequest("This service does not answer that hook.", f"hook must be {hook}")
+    if request.fhir_authorization is not None:
+        _check_authorization(request.fhir_authorization, request.fhir_server)
+    context = _context(request.context, hook)
+    if request.fhir_authorization is not None and request.fhir_authorization.patient not in (
+        None,
+        "",
+        context.patient_id,
+    ):
+        why = "fhirAuthorization.patient must be context.patientId"
+        raise BrokenRequest("The request breaks CDS Hooks.", why)
+    return Call(
+        hook=request.hook,
+        hook_instance=request.hook_instance,
+        context=context,
+        fhir_server=request.fhir_server,
+        fhir_authorization=request.fhir_authorization,
+        prefetch=request.prefetch or {},
+    )
+
+
+def _decode(body: bytes) -> tuple[HookRequest, bytes]:
+    """The envelope, and the body it was read from, any half character in it replaced."""
+    try:
+        if not body.isascii():
+            body.decode()
+        return _envelope.decode(body), body
+    except msgspec.ValidationError as error:
+        if not body.lstrip().startswith(b"{"):
+            raise NotJson("The body must be one JSON object.") from None
+        _check_whole(body)
+        _refuse_double_meanings(body, None)
+        raise BrokenRequest("The request breaks CDS Hooks.", str(error)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        if (whole := with_whole_escapes(body)) != body:
+            return _decode(whole)
+        raise NotJson("The body is not JSON.") from None
+    except RecursionError:
+        raise NotJson("The body is nested too deeply.") from None
+
+
+def _check_whole(body: bytes) -> None:
+    """Raises NotJson when what follows the first broken member is not JSON either."""
+    try:
+        msgspec.json.decode(body, type=Raw)
+    except (msgspec.DecodeError, RecursionError):
+        raise NotJson("The body is not JSON.") from None
+
+
+def _context(raw: Raw, hook: str) -> PatientViewContext:
+    try:
+        context = _contexts[hook].decode(raw)
+    except msgspec.ValidationError as error:
+        raise BrokenRequest("The request breaks CDS Hooks.", f"context: {error}") from None
+    patient_id = context.patient_id.removeprefix("Patient/")
+    encounter_id = context.encounter_id
+    if encounter_id is not None:
+        encounter_id = encounter_id.removeprefix("Encounter/")
+    for name, text, pattern in (
+        ("context.userId", context.user_id, _USER),
+        ("context.patientId", patient_id, _ID),
+        ("context.encounterId", encounter_id, _ID),
+    ):
+        if text is not None and not pattern.match(text):
+            raise BrokenRequest("The request breaks CDS Hooks.", f"{name} is not of its form")
+    return msgspec.structs.replace(context, patient_id=patient_id, encounter_id=encounter_id)
+
+
+def _check_authorization(given: FhirAuthorization, fhir_server: str | None) -> None:
+    if not fhir_server:
+        raise BrokenRequest(
+            "The request breaks CDS Hooks.", "fhirServer is required beside fhirAuthorization"
+        )
+    if given.token_type != "Bearer" or not given.access_token.strip():
+        raise BrokenRequest(
+            "The request breaks CDS Hooks.",
+            "fhirAuthorization needs an access_token of token_type Bearer",
+        )
+
+
+class _Pairs(dict[str, Any]):
+    """A JSON object that remembers a name given twice."""
+
+    repeated = ""
+
+    def __init__(self, pairs: list[tuple[str, Any]]) -> None:
+        super().__init__(pairs)
+        if len(self) != len(pairs):
+            names = [name for name, _ in pairs]
+            self.repeated = next(name for name in names if names.count(name) > 1)
+
+
+def _refuse_double_meanings(body: bytes, prefetch: dict[str, Raw] | None) -> None:
+    """Raises NotJson for a name given twice in envelope, context or fhirAuthorization (which one
+    holds?), and for half a character there.
+
+    The prefetch is cut out first: it is nearly all of the body, and there the last of two holds.
+    """
+    for value in sorted(map(bytes, (prefetch or {}).values()), key=len, reverse=True):
+        body = _without(body, value)
+    if rb"\ufffd" in body:
+        raise NotJson("The body is not JSON of one meaning.", "a text has half a character")
+    try:
+        envelope = json.loads(body, object_pairs_hook=_Pairs, parse_int=lambda digits: 0)
+    except RecursionError:
+        raise NotJson("The body is nested too deeply.") from None
+    except json.JSONDecodeError:
+        raise NotJson("The body is not JSON.") from None
+    for where, found in (
+        ("the request", envelope),
+        ("context", envelope.get("context")),
+        ("fhirAuthorization", envelope.get("fhirAuthorization")),
+    ):
+        if isinstance(found, _Pairs) and found.repeated:
+            raise NotJson("The body is not JSON of one meaning.", f"{where} has a name twice")
+
+
+def _without(body: bytes, value: bytes) -> bytes:
+    """The body with a long object or list cut out; found by its first bytes, at next to no cost.
+
+    A text or a number is left in: it may stand elsewhere as a name, or as part of one.
+    """
+    head = value[:64]
+    if len(value) <= len(head) or head[:1] not in (b"{", b"["):
+        return body
+    at = body.find(head)
+    while at >= 0 and body[at : at + len(value)] != value:
+        at = body.find(head, at + 1)
+    return body if at < 0 else b"%b0%b" % (body[:at], body[at + len(value) :])

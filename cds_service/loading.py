@@ -1,0 +1,559 @@
+"""Reads and checks the content folder, each family in it a service or more; wrong content stops the
+start.
+"""
+
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import re
+import sys
+import traceback
+from collections.abc import Callable, Collection, Mapping
+from decimal import Decimal
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from cds_service.content import Content, Family, Topic
+from cds_service.content_files import (
+    CardFile,
+    ContentFile,
+    FamilyFile,
+    Hold,
+    IntervalRow,
+    LimitRow,
+    MeasureRow,
+    NegationFile,
+    OrderRow,
+    PrefetchRow,
+    ReasonRow,
+    SharedWords,
+    Variant,
+    read_toml,
+)
+from cds_service.content_python import names_in
+from cds_service.errors import ContentError
+from cds_service.facts import READ_HERE, Interval, Knowledge, Limits, OrderRule
+from cds_service.fhir_files import ActivityDefinitionFile, ValueSetFile, read_fhir
+from cds_service.hook_request import CONTEXTS
+from cds_service.orders import OrderTemplate, order_of
+from cds_service.prefetch import KeyIndex, PrefetchKey
+from cds_service.quantity import Quantity, Units
+from cds_service.results import MeasureOf
+from cds_service.rules import Rule
+from cds_service.site import Site
+from cds_service.terminology import (
+    Negation,
+    Terminology,
+    ValueSet,
+    plain_code,
+    same_system,
+    value_set_of,
+)
+
+PACKAGE = "hooks"
+SUMMARY_LIMIT = 139  # CDS Hooks 2.0, "Card Attributes": fewer than 140 characters
+_IS_PYTHON_NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
+_TEMPLATE = re.compile(r"[A-Z]\w+(/\S+|\?\S+)\Z")
+_PLACEHOLDER = re.compile(r"\{(\w+)\}")
+_TOKEN = re.compile(r"\{\{(.*?)\}\}")
+_TOKENS = {"context.patientId"}  # the one that every hook has and that we expand ourselves
+_PLAIN_UNITS = {"d", "a", "1", "mg/d"}  # days, years, a plain number, a daily dose
+_BROKEN_IMPORTS = (SyntaxError, ImportError, NameError, AttributeError, TypeError)
+
+
+def load_content(
+    folder: Path, site: Path | None = None, modes: Mapping[str, str] | None = None
+) -> Content:
+    """The content of a folder under a site's settings.
+
+    Raises ContentError, naming file and key, for the first thing that is wrong.
+    """
+    return _Loader(folder, Site(site), modes or {}).load()
+
+
+class _Loader:
+    """Reads one folder, once."""
+
+    def __init__(self, folder: Path, site: Site, modes: Mapping[str, str]) -> None:
+        if not (folder / "content.toml").is_file():
+            raise ContentError(str(folder), "", "is no content folder: it has no content.toml")
+        self.root = folder.resolve()
+        self.shared = self.root / "shared"
+        self.site = site
+        self.asked_modes = modes
+
+    def load(self) -> Content:
+        about = self._toml("content.toml", ContentFile)
+        self.reasons = self._toml("shared/override_reasons.toml", dict[str, ReasonRow])
+        self.order_rows = self._toml("shared/orders.toml", dict[str, OrderRow])
+        self.orders = self._orders()
+        self.terminology = self._terminology()
+        self.measures = self._measures()
+        self.intervals = self._intervals()
+        self.shared_limits = self._toml("shared/limits.toml", dict[str, LimitRow])
+        self.words: SharedWords = self._toml("shared/words.toml", SharedWords)
+        self._check_words()
+        _make_importable(self.root)
+        folders = sorted(x.parent for x in self.root.glob("*/service.toml"))
+        families = tuple(self._family(x) for x in folders)
+        self._check_ids(families)
+        self._check_names(families)
+        topics = [topic for family in families for topic in family.topics]
+        self.site.check(self._names(families), {x.name for f in families for x in f.keys.keys})
+        modes = self.site.modes(topics, self.asked_modes)
+        return Content(
+            folder=self.root,
+            about=about,
+            hash=self._hash(),
+            families=families,
+            orders=self.orders,
+            limits=self.shared_limits,
+            words=self.words,
+            override_reasons=self.reasons,
+            measures=self.measures,
+            site=self.site.file,
+            overrides=tuple(self.site.overrides),
+            modes=modes,
+            vignette_names=self._vignette_names(),
+        )
+
+    def _toml(self, name: str, kind: type[Any]) -> Any:
+        return read_toml(self.root / name, kind, self.root)
+
+    # -- shared --------------------------------------------------------------------------------
+
+    def _terminology(self) -> Terminology:
+        folder = self.shared / "valuesets"
+        sets = [self._value_set(path) for path in sorted(folder.glob("*.json"))]
+        for name, template in self.orders.items():
+            systems = [(same_system(x["system"]), x["code"]) for x in template.codings]
+            codes = frozenset((system, plain_code(system, code)) for system, code in systems)
+            sets.append(ValueSet(f"order-{name}", template.title, codes))
+        cues: NegationFile = self._toml("shared/negation.toml", NegationFile)
+        negation = Negation(cues.cues, cues.signs, cues.struck_out)
+        return Terminology([self.site.value_set(x) for x in sets], negation)
+
+    def _value_set(self, path: Path) -> ValueSet:
+        return value_set_of(self._name(path), read_fhir(path, ValueSetFile, self.root))
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self.root).as_posix()
+
+    def _orders(self) -> dict[str, OrderTemplate]:
+        found = {}
+        for path in sorted((self.shared / "orders").glob("*.json")):
+            found_order = read_fhir(path, ActivityDefinitionFile, self.root)
+            order = order_of(self._name(path), found_order)
+            found[path.stem] = self.site.order(order)
+        for name in self.order_rows:
+            if name not in found:
+                why = f"has no template shared/orders/{name}.json"
+                raise ContentError("shared/orders.toml", name, why)
+        return found
+
+    def _measures(self) -> dict[str, MeasureOf]:
+        file = "shared/measures.toml"
+        tables = self._toml("shared/units.toml", dict[str, dict[str, Decimal]])
+        for unit, spellings in tables.items():
+            for spelling, factor in spellings.items():
+                if factor <= 0:
+                    why = f"the factor to {unit} must be above 0"
+                    raise ContentError("shared/units.toml", f"{unit}.{spelling}", why)
+        self.units = units = Units(tables)
+        found = {}
+        for name, row in self._toml(file, dict[str, MeasureRow]).items():
+            if not units.knows(row.unit):
+                why = f"{row.unit} is none of {', '.join(tables)}"
+                raise ContentError(file, f"{name}.unit", why)
+            self._need_set(file, f"{name}.value_set", row.value_set)
+            if row.not_specimen:
+                self._need_set(file, f"{name}.not_specimen", row.not_specimen)
+            own = units.with_factors(row.unit, row.factors) if row.factors else units
+            measure = MeasureOf(name, row.title, row.value_set, row.unit, own)
+            measure.highest, measure.not_specimen = row.highest, row.not_specimen
+            found[name] = measure
+        return found
+
+    def _vignette_names(self) -> dict[str, str]:
+        file = "shared/vignette_names.toml"
+        names: dict[str, str] = self._toml(file, dict[str, str])
+        for name, value_set in names.items():
+            self._need_set(file, name, value_set)
+        return names
+
+    def _need_set(self, file: str, key: str, name: str) -> None:
+        if name not in self.terminology:
+            raise ContentError(file, key, f'no value set "{name}" in shared/valuesets/')
+
+    def _intervals(self) -> dict[str, tuple[Interval, ...]]:
+        file = "shared/reference_intervals.toml"
+        found = {}
+        for name, intervals in self._toml(file, dict[str, list[IntervalRow]]).items():
+            if name not in self.measures:
+                raise ContentError(file, name, "is no measure of shared/measures.toml")
+            unit = self.measures[name].unit
+            found[name] = tuple(_interval(file, name, row, unit) for row in intervals)
+        return found
+
+    # -- one family ----------------------------------------------------------------------------
+
+    def _family(self, folder: Path) -> Family:
+        file = f"{folder.name}/service.toml"
+        found: FamilyFile = self._toml(file, FamilyFile)
+        keys = tuple(self._prefetch_key(file, name, row) for name, row in found.prefetch.items())
+        knowledge = Knowledge(
+            terminology=self.terminology,
+            measures=self.measures,
+            intervals=self.intervals,
+            limits=self._limits(file, found.limits),
+            orders={name: self._order_rule(name, row) for name, row in self.order_rows.items()},
+        )
+        self._check_service(file, found)
+        topics = self._topics(folder, found, {key.name for key in keys})
+        definitions = self._module("shared.definitions")
+        holds = tuple((hold, self._hold(file, hold, definitions, topics)) for hold in found.hold)
+        for suppressor, others in found.precedence.suppresses.items():
+            for code in (suppressor, *others):
+                if code not in {topic.code for topic in topics}:
+                    raise ContentError(
+                        file, f"precedence.suppresses.{suppressor}", f"no topic {code}"
+                    )
+        return Family(
+            name=folder.name,
+            services=tuple(found.service),
+            keys=KeyIndex(keys),
+            topics=topics,
+            holds=holds,
+            precedence=found.precedence,
+            placeholders=found.placeholders,
+            source=found.source,
+            limits=found.limits,
+            knowledge=knowledge,
+            folder=folder,
+        )
+
+    def _check_service(self, file: str, found: FamilyFile) -> None:
+        for service in found.service:
+            if service.hook not in CONTEXTS:
+                why = f"{service.hook} is none of {', '.join(CONTEXTS)}"
+                raise ContentError(file, "service.hook", why)
+        for name, row in found.prefetch.items():
+            if row.supplements and row.supplements not in found.prefetch:
+                why = f"no prefetch key {row.supplements}"
+                raise ContentError(file, f"prefetch.{name}.supplements", why)
+        order = found.precedence.order
+        for code in order:
+            if order.count(code) > 1:
+                raise ContentError(file, "precedence.order", f"names {code} twice")
+
+    def _prefetch_key(self, file: str, name: str, row: PrefetchRow) -> PrefetchKey:
+        where = f"prefetch.{name}"
+        names = [
+            x for pattern in row.codes for x in self._sets_named(file, f"{where}.codes", pattern)
+        ]
+        for name_left_out in row.except_codes:
+            self._need_set(file, f"{where}.except_codes", name_left_out)
+        names = [x for x in names if x not in row.except_codes]
+        codes = frozenset(code for x in names for code in self.terminology.sets[x].codes)
+        query = row.query.replace("{codes}", _code_list(codes))
+        if not _TEMPLATE.match(query) or set(_TOKEN.findall(query)) - _TOKENS:
+            raise ContentError(
+                file, f"{where}.query", "must be a FHIR read or search relative to the server"
+            )
+        return PrefetchKey(
+            name=name,
+            template=query,
+            type=re.split(r"[/?]", query, maxsplit=1)[0],
+            title=row.title,
+            codes=codes or None,
+            texts=frozenset(text for x in names for text in self.terminology.sets[x].local_texts),
+            value_sets=frozenset(names),
+            required=row.required,
+            caps=row.caps,
+            supplements=row.supplements,
+        )
+
+    def _sets_named(self, file: str, key: str, pattern: str) -> list[str]:
+        if not pattern.endswith("*"):
+            self._need_set(file, key, pattern)
+            return [pattern]
+        names = [x for x in self.terminology.sets if x.startswith(pattern[:-1])]
+        if not names:
+            raise ContentError(file, key, f"no value set is named like {pattern}")
+        return names
+
+    def _limits(self, file: str, own: Mapping[str, LimitRow]) -> Limits:
+        values = {}
+        for where, rows in (("shared/limits.toml", self.shared_limits), (f"{file}: limits", own)):
+            for name, row in rows.items():
+                if name in values:
+                    raise ContentError(where, name, "is a limit already")
+                if not _IS_PYTHON_NAME.match(name):
+                    raise ContentError(where, name, "must be lower case with underscores")
+                if row.unit not in _PLAIN_UNITS and not self.units.knows(row.unit):
+                    why = f"{row.unit} is no unit of shared/units.toml, nor d, a, 1 or mg/d"
+                    raise ContentError(where, f"{name}.unit", why)
+                if row.value < 0:
+                    raise ContentError(where, f"{name}.value", "must not be below 0")
+                values[name] = self.site.limit(name, Quantity(row.value, row.unit))
+        self._check_limits("shared/limits.toml", values)
+        return Limits(values)
+
+    def _order_rule(self, name: str, row: OrderRow) -> OrderRule:
+        for combination in row.done_by:
+            for one in combination:
+                self._need_set("shared/orders.toml", f"{name}.done_by", one)
+        return OrderRule(
+            name=name,
+            title=self.orders[name].text,
+            done_by=tuple(tuple(x) for x in row.done_by),
+            window=None if row.within_days is None else Quantity(Decimal(row.within_days), "d"),
+            never_done=row.never_done,
+            orderable=self.site.is_orderable(name),
+        )
+
+    def _hold(
+        self, file: str, hold: Hold, definitions: ModuleType, topics: tuple[Topic, ...]
+    ) -> Callable[[Any], Any]:
+        found = getattr(definitions, hold.question, None)
+        if not callable(found):
+            raise ContentError(
+                file, "hold.question", f"shared/definitions.py has no {hold.question}"
+            )
+        for code in (*hold.keeps, *hold.keeps_warnings):
+            if code not in {topic.code for topic in topics}:
+                raise ContentError(file, f"hold.{hold.question}", f"no topic {code}")
+        return found  # type: ignore[no-any-return]
+
+    def _topics(self, folder: Path, found: FamilyFile, keys: set[str]) -> tuple[Topic, ...]:
+        rules = self._rules(folder)
+        cards = {x.stem: x for x in sorted((folder / "cards").glob("*.toml"))}
+        for name in sorted(set(rules) ^ set(cards)):
+            lacks = f"cards/{name}.toml" if name in rules else f"a function {name} in rules/"
+            raise ContentError(f"{folder.name}/", name, f"has no {lacks}")
+        order = found.precedence.order
+        topics = []
+        for name, path in cards.items():
+            card = read_toml(path, CardFile, self.root)
+            code = _camel(name)
+            if code not in order:
+                raise ContentError(
+                    f"{folder.name}/service.toml", "precedence.order", f"does not name {code}"
+                )
+            self._check_card(path.relative_to(self.root).as_posix(), card, found, keys)
+            topics.append(Topic(code, rules[name], card, order.index(code)))
+        for code in order:
+            if code not in {topic.code for topic in topics}:
+                raise ContentError(
+                    f"{folder.name}/service.toml", "precedence.order", f"no topic {code}"
+                )
+        return tuple(sorted(topics, key=lambda topic: topic.rank))
+
+    def _rules(self, folder: Path) -> dict[str, Rule]:
+        rules: dict[str, Rule] = {}
+        for path in sorted((folder / "rules").glob("*.py")):
+            if path.stem == "__init__":
+                continue
+            module = self._module(f"{folder.name}.rules.{path.stem}")
+            for name, function in inspect.getmembers(module, inspect.isgeneratorfunction):
+                if function.__module__ == module.__name__ and not name.startswith("_"):
+                    rules[name] = function
+        return rules
+
+    def _module(self, name: str) -> ModuleType:
+        try:
+            return importlib.import_module(f"{PACKAGE}.{name}")
+        except _BROKEN_IMPORTS as error:
+            file = _file_of(error, self.root) or name.replace(".", "/") + ".py"
+            raise ContentError(file, "", f"does not import: {error}") from error
+
+    def _check_card(self, file: str, card: CardFile, found: FamilyFile, keys: set[str]) -> None:
+        for key in card.needs:
+            if key not in keys:
+                raise ContentError(file, "needs", f"no prefetch key {key}")
+        for reason in card.override:
+            if reason not in self.reasons:
+                why = f"no override reason {reason} in shared/override_reasons.toml"
+                raise ContentError(file, "override", why)
+        self._check_orders(file, "orders", card.orders)
+        self._check_orders(file, "kept_alive_by", card.kept_alive_by)
+        _check_phrases(file, card, found.placeholders)
+        for where, text in (("contrary", card.contrary), ("limits", card.limits)):
+            if names := _PLACEHOLDER.findall(text):
+                raise ContentError(file, where, f"{{{names[0]}}} would not be filled here")
+        for name, variant in card.variant.items():
+            self._check_orders(file, f"variant.{name}.orders", variant.orders or [])
+            self._check_starts(file, f"variant.{name}.starts_after", variant.starts_after, found)
+            _check_words(file, f"variant.{name}", card, variant, found.placeholders)
+
+    def _check_starts(
+        self, file: str, where: str, starts: Mapping[str, str], found: FamilyFile
+    ) -> None:
+        self._check_orders(file, where, list(starts))
+        for limit in starts.values():
+            row = found.limits.get(limit) or self.shared_limits.get(limit)
+            if row is None or row.unit != "d":
+                raise ContentError(file, where, f"{limit} is no limit in days")
+
+    def _check_orders(self, file: str, key: str, names: list[str]) -> None:
+        for name in names:
+            if name not in self.order_rows:
+                raise ContentError(file, key, f"no order {name} in shared/orders.toml")
+
+    # -- the whole -----------------------------------------------------------------------------
+
+    def _check_ids(self, families: tuple[Family, ...]) -> None:
+        seen: dict[str, str] = {}
+        for family in families:
+            for service in family.services:
+                if not re.fullmatch(r"[A-Za-z0-9._~-]+", service.id) or service.id == "feedback":
+                    raise ContentError(
+                        f"{family.name}/service.toml", "service.id", "must be URL-safe"
+                    )
+                if service.id in seen:
+                    raise ContentError(
+                        f"{family.name}/service.toml", "service.id", f"{service.id} is taken"
+                    )
+                seen[service.id] = family.name
+
+    def _check_words(self) -> None:
+        file = "shared/words.toml"
+        for table, names in (("remarks", ("as_sent",)), ("limit_from", ("report", "fallback"))):
+            for name in names:
+                if name not in getattr(self.words, table):
+                    raise ContentError(file, f"{table}.{name}", "is missing")
+
+    def _check_limits(self, file: str, names: Collection[str]) -> None:
+        for name in sorted(READ_HERE - set(names)):
+            raise ContentError(file, name, "is a limit that the server itself reads")
+
+    def _check_names(self, families: tuple[Family, ...]) -> None:
+        """Raises ContentError for a set, limit or remark that the Python names and nobody
+        defines.
+        """
+        for named in names_in(self.root):
+            if named.kind == "set":
+                self._need_set(named.file, named.name, named.name)
+            elif named.kind == "limit":
+                family = named.file.partition("/")[0]
+                where = [x for x in families if family in (x.name, "shared")]
+                if not all(named.name in x.knowledge.limits.values for x in where):
+                    raise ContentError(named.file, named.name, "is no limit of the content")
+            elif named.name not in self.words.remarks:
+                why = f"is no remark of shared/words.toml, which {named.file} names"
+                raise ContentError("shared/words.toml", f"remarks.{named.name}", why)
+            elif set(_PLACEHOLDER.findall(self.words.remarks[named.name])) - named.words:
+                why = f"says {self.words.remarks[named.name]!r}; filled: {sorted(named.words)}"
+                raise ContentError("shared/words.toml", f"remarks.{named.name}", why)
+
+    def _names(self, families: tuple[Family, ...]) -> dict[str, set[str]]:
+        """The names that a site file may use, by table."""
+        return {
+            "codes": set(self.terminology.sets),
+            "orders": set(self.orders),
+            "labels": set(self.orders),
+            "limits": {name for x in families for name in x.knowledge.limits.values},
+            "modes": {topic.code for x in families for topic in x.topics},
+        }
+
+    def _hash(self) -> str:
+        digest = hashlib.sha256()
+        files = [x for x in sorted(self.root.rglob("*")) if x.suffix in (".toml", ".json", ".py")]
+        for path in files:
+            digest.update(self._name(path).encode() + b"\0" + path.read_bytes() + b"\0")
+        digest.update(self.site.content)
+        for name, mode in sorted(self.asked_modes.items()):
+            digest.update(f"\0{name}={mode}".encode())
+        return digest.hexdigest()
+
+
+def _make_importable(root: Path) -> None:
+    """Makes the folder the importable package `hooks`, with nothing put on sys.path.
+
+    Another folder loaded before keeps its functions and loses the name.
+    """
+    loaded = sys.modules.get(PACKAGE)
+    if loaded is None or [Path(x) for x in loaded.__path__] != [root]:
+        for name in [x for x in sys.modules if x == PACKAGE or x.startswith(f"{PACKAGE}.")]:
+            del sys.modules[name]
+        spec = importlib.util.spec_from_loader(PACKAGE, loader=None, is_package=True)
+        assert spec is not None
+        module = importlib.util.module_from_spec(spec)
+        module.__path__ = [str(root)]
+        sys.modules[PACKAGE] = module
+
+
+def _file_of(error: BaseException, root: Path) -> str:
+    """The innermost file of the content in an error's traceback, "" when none is."""
+    files = [Path(x.filename) for x in traceback.extract_tb(error.__traceback__)]
+    if isinstance(error, SyntaxError) and error.filename:
+        files.append(Path(error.filename))
+    inside = [x for x in files if x.is_relative_to(root)]
+    return inside[-1].relative_to(root).as_posix() if inside else ""
+
+
+def _camel(name: str) -> str:
+    first, *rest = name.split("_")
+    return first + "".join(x.capitalize() for x in rest)
+
+
+def _code_list(codes: frozenset[tuple[str, str]]) -> str:
+    return ",".join(f"{system}%7C{code}" for system, code in sorted(codes)).replace(
+        "://", "%3A%2F%2F"
+    )
+
+
+_AGE = re.compile(r"(\d+) (d|a) to (\d+) (d|a)\Z")
+_ANY_AGE = "0 d to 200 a"
+
+
+def _interval(file: str, name: str, row: IntervalRow, unit: str) -> Interval:
+    found = _AGE.match(_ANY_AGE if row.ages == "any" else row.ages)
+    if found is None:
+        raise ContentError(file, f"{name}.ages", 'must be like "15 d to 1 a", or "any"')
+    return Interval(
+        from_age=Quantity(Decimal(found[1]), found[2]),
+        to_age=Quantity(Decimal(found[3]), found[4]),
+        sex=row.sex,
+        low=None if row.low is None else Quantity(row.low, unit),
+        high=None if row.high is None else Quantity(row.high, unit),
+    )
+
+
+def _check_placeholders(file: str, key: str, text: str, widths: Mapping[str, int]) -> None:
+    for name in _PLACEHOLDER.findall(text):
+        if name not in widths:
+            raise ContentError(file, key, f"{{{name}}} is no placeholder of service.toml")
+
+
+def _check_phrases(file: str, card: CardFile, widths: Mapping[str, int]) -> None:
+    for name, phrases in card.phrases.items():
+        for key, phrase in phrases.items():
+            if len(phrase) > widths.get(name, -1):
+                why = "is longer than its placeholder in service.toml, or there is none"
+                raise ContentError(file, f"phrases.{name}.{key}", why)
+
+
+def _check_words(
+    file: str, where: str, card: CardFile, variant: Variant, widths: Mapping[str, int]
+) -> None:
+    summary, why = variant.summary or card.summary, variant.why or card.why
+    if not summary or not why:
+        raise ContentError(file, where, "needs a summary and a why, here or for the whole card")
+    _check_summary(file, f"{where}.summary", summary, widths)
+    for text in (why, variant.consider or card.consider):
+        _check_placeholders(file, where, text, widths)
+
+
+def _check_summary(file: str, key: str, text: str, widths: Mapping[str, int]) -> None:
+    _check_placeholders(file, key, text, widths)
+    longest = _PLACEHOLDER.sub(lambda found: "x" * widths[found[1]], text)
+    length = len(longest.encode("utf-16-le")) // 2
+    if length > SUMMARY_LIMIT:
+        raise ContentError(
+            file, key, f"can be {length} characters long; {SUMMARY_LIMIT} is the most"
+        )
+    if "\n" in text or any(x in text for x in ("**", "](", "<")):
+        raise ContentError(file, key, "must be one line of plain text")

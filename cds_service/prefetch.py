@@ -1,0 +1,390 @@
+"""Which prefetch keys were answered, what they held, and the chart that comes of it; 412 when
+required data is not there.
+
+A value is read under the site's name for a key, else discovery's, else by what it holds.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol, TypeVar, cast
+from urllib.parse import quote
+
+import msgspec
+
+from cds_service.deliveries import Delivery, deliver
+from cds_service.errors import DataUnobtainable, NotJson
+from cds_service.fhir_client import Fetched
+from cds_service.hook_request import Call
+from cds_service.resources import (
+    Note,
+    Observation,
+    Patient,
+    Resource,
+)
+from cds_service.terminology import local_text, plain_code, same_system, spoken
+
+R = TypeVar("R", bound=Resource)
+State = Literal["answered", "failed", "incomplete", "absent"]
+
+
+@dataclass(frozen=True, slots=True)
+class PrefetchKey:
+    """One query we publish: its template, what it reads, and what it means when it is not
+    answered.
+    """
+
+    name: str
+    template: str
+    type: str
+    title: str
+    codes: frozenset[tuple[str, str]] | None
+    texts: frozenset[str]
+    value_sets: frozenset[str]
+    required: bool
+    caps: bool
+    supplements: str
+
+    @property
+    def is_read(self) -> bool:
+        """Whether the query reads one resource by id rather than searching."""
+        return "?" not in self.template
+
+
+class KeyIndex:
+    """The keys of a service, and which of them ask for a resource: by type or by its codes."""
+
+    def __init__(self, keys: Sequence[PrefetchKey]) -> None:
+        self.keys = tuple(keys)
+        self._by_type: dict[str, list[str]] = {}
+        self._by_code: dict[tuple[str, str], list[str]] = {}
+        self._by_text: dict[str, list[str]] = {}
+        for key in keys:
+            if key.codes is None:
+                self._by_type.setdefault(key.type, []).append(key.name)
+            for code in key.codes or ():
+                self._by_code.setdefault(code, []).append(key.name)
+            for text in key.texts:
+                self._by_text.setdefault(text, []).append(key.name)
+
+    def asking_for(self, resource: Resource) -> Iterable[str]:
+        """The names of the keys whose query the resource answers."""
+        names = self._by_type.get(type(resource).__name__, ())
+        if not isinstance(resource, Observation) or resource.code is None:
+            return names
+        coded: list[str] = [*names]
+        for coding in resource.code.coding:
+            if coding.code:
+                system = same_system(coding.system)
+                coded += self._by_code.get((system, plain_code(system, coding.code)), ())
+        if self._by_text:
+            for text in map(local_text, spoken(resource.code)):
+                coded += self._by_text.get(text, ())
+        return set(coded)
+
+
+@dataclass(slots=True)
+class Source:
+    """What became of one key: its state, how it was had, how many resources it gave."""
+
+    key: PrefetchKey
+    state: State = "absent"
+    by: Literal["prefetch", "fetched", "inferred"] | None = None
+    used: int = 0
+    why: str = ""
+    skipped: list[Note] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Chart:
+    """The patient's resources by type, what belongs to somebody else, and the state of
+    every key.
+    """
+
+    patient: Patient | None = None
+    resources: dict[type[Resource], list[Resource]] = field(default_factory=dict)
+    foreign: list[Resource] = field(default_factory=list)
+    unread: Counter[str] = field(default_factory=Counter)
+    sources: dict[str, Source] = field(default_factory=dict)
+    elsewhere: list[Note] = field(default_factory=list)
+
+    def of(self, kind: type[R]) -> list[R]:
+        """The patient's resources of one type."""
+        return cast("list[R]", self.resources.get(kind, []))
+
+
+class Fetcher(Protocol):
+    """Reads the client's FHIR server."""
+
+    def allows(self, base: str) -> bool:
+        """Whether the server is on the allow-list."""
+        ...
+
+    def fetch(
+        self, base: str, queries: Mapping[str, str], *, token: str | None, seconds: float
+    ) -> dict[str, Fetched]:
+        """The answer to each query."""
+        ...
+
+
+def settle(
+    call: Call,
+    keys: KeyIndex,
+    site_names: Mapping[str, str],
+    fetcher: Fetcher | None,
+    seconds: float,
+) -> Chart:
+    """The chart of a call: what was sent, what could be fetched; `site_names` maps a site's key to
+    ours.
+
+    Raises DataUnobtainable naming the required keys that are not answered.
+    """
+    try:
+        return _settle(call, keys, site_names, fetcher, seconds)
+    except RecursionError:
+        raise NotJson("The body is nested too deeply.") from None
+
+
+def _settle(
+    call: Call,
+    index: KeyIndex,
+    site_names: Mapping[str, str],
+    fetcher: Fetcher | None,
+    seconds: float,
+) -> Chart:
+    keys = index.keys
+    sorting = _Sorting(call.context.patient_id, index)
+    known = {key.name: key for key in keys}
+    unnamed: list[tuple[str, Delivery]] = []
+    for name, raw in call.prefetch.items():
+        delivery = deliver(raw, name if name in known or name in site_names else "prefetch")
+        key = known.get(site_names.get(name, name))
+        if key is None:
+            unnamed.append((name, delivery))
+        else:
+            sorting.accept(key, delivery, "prefetch")
+    for _, delivery in unnamed:
+        sorting.infer(delivery)
+    lacking = [key for key in keys if sorting.lacks(key)]
+    if lacking and fetcher is not None and call.fhir_server and fetcher.allows(call.fhir_server):
+        _fetch(call, lacking, fetcher, seconds, sorting)
+    chart = sorting.chart()
+    required = tuple(key.name for key in keys if key.required and sorting.lacks(key))
+    if required:
+        raise Unsettled(required, chart, _undeclared(unnamed))
+    return chart
+
+
+class Unsettled(DataUnobtainable):
+    """Required keys are not answered; `chart` says what there was, `undeclared` which names were
+    not ours.
+    """
+
+    def __init__(self, keys: tuple[str, ...], chart: Chart, undeclared: tuple[str, ...]) -> None:
+        super().__init__(
+            keys, f"prefetch keys not supplied and no usable FHIR access: {', '.join(keys)}"
+        )
+        self.chart = chart
+        self.undeclared = undeclared
+
+
+def _undeclared(unnamed: Iterable[tuple[str, Delivery]]) -> tuple[str, ...]:
+    return tuple(name for name, _ in unnamed)
+
+
+def _fetch(
+    call: Call,
+    lacking: Sequence[PrefetchKey],
+    fetcher: Fetcher,
+    seconds: float,
+    sorting: "_Sorting",
+) -> None:
+    token = None
+    granted = call.fhir_authorization
+    if granted is not None:
+        if granted.expires_in <= 0:
+            return
+        token = granted.access_token
+        lacking = [x for x in lacking if scope_covers(granted.scope, x.type, read=x.is_read)]
+    queries = {key.name: _expand(key.template, call.context.patient_id) for key in lacking}
+    assert call.fhir_server is not None
+    fetched = fetcher.fetch(call.fhir_server, queries, token=token, seconds=seconds)
+    for key in lacking:
+        sorting.accept_fetched(key, fetched[key.name])
+
+
+def _expand(template: str, patient_id: str) -> str:
+    return template.replace("{{context.patientId}}", quote(patient_id, safe=""))
+
+
+def scope_covers(scope: str, resource_type: str, *, read: bool) -> bool:
+    """Whether SMART scopes (version 1 or 2) let us read, or search, a type.
+
+    Scopes in another language are given the doubt.
+    """
+    smart = [x for x in scope.split() if x.startswith(("patient/", "user/", "system/"))]
+    needed = "r" if read else "s"
+    for one in smart:
+        name, _, rights = one.split("/", 1)[1].partition(".")
+        rights = rights.partition("?")[0]
+        if name in ("*", resource_type) and (rights in ("read", "*") or _grants(rights, needed)):
+            return True
+    return not smart
+
+
+def _grants(rights: str, needed: str) -> bool:
+    """Whether SMART 2 rights, some of c r u d s in that order, hold the one needed."""
+    return set(rights) <= set("cruds") and needed in rights
+
+
+class _Sorting:
+    """Puts deliveries under keys and into the chart, the patient's apart from other people's."""
+
+    def __init__(self, patient_id: str, index: KeyIndex) -> None:
+        self._patient_id = patient_id
+        self._keys = index.keys
+        self._index = index
+        self._sources = {key.name: Source(key) for key in index.keys}
+        self._resources: list[tuple[str, Resource]] = []
+        self._unread: Counter[str] = Counter()
+        self._elsewhere: list[Note] = []
+
+    def lacks(self, key: PrefetchKey) -> bool:
+        """Whether the key is still without a full answer; a read must have brought the patient."""
+        source = self._sources[key.name]
+        if key.is_read and key.required:
+            return source.state != "answered" or source.used == 0
+        return source.state != "answered"
+
+    def accept(
+        self,
+        key: PrefetchKey,
+        delivery: Delivery,
+        by: Literal["prefetch", "fetched"],
+    ) -> None:
+        """A delivery under a name we know."""
+        source = self._sources[key.name]
+        source.by = by
+        source.skipped += delivery.notes
+        if delivery.kind == "error":
+            source.state, source.why = "failed", "an OperationOutcome was sent"
+        elif delivery.kind == "other" or (delivery.kind == "resource" and not key.is_read):
+            source.why = "the value is not what the key asks for"
+            source.state, source.by = ("failed", by) if by == "fetched" else ("absent", None)
+        else:
+            source.state = "incomplete" if delivery.more else "answered"
+        source.used += self._counts(delivery)[key.name]
+        self._keep(delivery)
+
+    def accept_fetched(self, key: PrefetchKey, fetched: Fetched) -> None:
+        """What the FHIR server answered to the key's query."""
+        source = self._sources[key.name]
+        if fetched.state == "failed":
+            if source.state == "absent":
+                source.state, source.by = "failed", "fetched"
+            source.why = fetched.why
+            return
+        source.used = 0
+        for n, page in enumerate(fetched.pages):
+            self.accept(key, _deliver_page(page, f"page {n + 1}"), "fetched")
+            if source.state == "failed":
+                source.state = "incomplete" if n else "failed"
+                return
+        source.state, source.why = fetched.state, fetched.why
+
+    def infer(self, delivery: Delivery) -> None:
+        """A delivery under an unknown name answers the queries of which it holds a matching
+        resource.
+        """
+        answered = False
+        counts = self._counts(delivery)
+        for key in self._keys if delivery.kind in ("bundle", "resource") else ():
+            source = self._sources[key.name]
+            count = counts[key.name]
+            if not count or source.by == "prefetch":
+                continue
+            if delivery.kind == "resource" and not key.is_read:
+                continue
+            answered = True
+            source.used += count
+            if delivery.more or source.state == "incomplete":
+                source.state = "incomplete"
+            else:
+                source.state = "answered"
+            source.by = "inferred"
+            source.skipped += delivery.notes
+        if not answered:
+            self._elsewhere += delivery.notes
+        self._keep(delivery)
+
+    def _counts(self, delivery: Delivery) -> Counter[str]:
+        """How many of the delivered resources each key asks for."""
+        counts: Counter[str] = Counter()
+        for _, resource in delivery.resources:
+            if self._is_own_patient(resource):
+                counts.update(self._index.asking_for(resource))
+        return counts
+
+    def _is_own_patient(self, resource: Resource) -> bool:
+        return not isinstance(resource, Patient) or resource.id in (None, self._patient_id)
+
+    def _keep(self, delivery: Delivery) -> None:
+        self._resources += delivery.resources
+        self._unread += delivery.unread
+
+    def chart(self) -> Chart:
+        """Everything kept, each resource once, other people's apart."""
+        chart = Chart(sources=self._sources, unread=self._unread, elsewhere=self._elsewhere)
+        own_urls = {
+            url
+            for url, x in self._resources
+            if isinstance(x, Patient) and url and self._is_own_patient(x)
+        }
+        seen: set[object] = set()
+        for _, resource in self._resources:
+            identity = (
+                (type(resource), resource.id) if resource.id else msgspec.json.encode(resource)
+            )
+            if identity in seen:
+                continue
+            seen.add(identity)
+            self._place(resource, own_urls, chart)
+        return chart
+
+    def _place(self, resource: Resource, own_urls: set[str], chart: Chart) -> None:
+        if isinstance(resource, Patient):
+            if self._is_own_patient(resource) and chart.patient is None:
+                chart.patient = resource
+            return
+        subject = getattr(resource, "subject", None)
+        reference = subject.reference if subject is not None else None
+        if reference and not _is_subject(reference, self._patient_id, own_urls):
+            chart.foreign.append(resource)
+        else:
+            chart.resources.setdefault(type(resource), []).append(resource)
+
+
+def _deliver_page(page: bytes, where: str) -> Delivery:
+    """What a page of the client's FHIR server held; one nested too deeply holds nothing."""
+    try:
+        return deliver(page, where)
+    except RecursionError:
+        return Delivery("other")
+
+
+def _is_subject(reference: str, patient_id: str, own_urls: set[str]) -> bool:
+    """Whether a reference, relative, absolute or a urn, means the patient of the call."""
+    if reference == f"Patient/{patient_id}" or reference in own_urls:
+        return True
+    if reference.startswith("urn:uuid:"):
+        return reference == f"urn:uuid:{patient_id}"
+    if reference.startswith("#"):
+        return True
+    parts = reference.partition("/_history/")[0].rsplit("/", 2)
+    return parts[-2:] == ["Patient", patient_id]
+
+
+def undeclared_line(name: str, key: str) -> str:
+    """The line of a site file that would say which key of ours a site's key answers."""
+    return f"[prefetch]\n{json.dumps(name)} = {json.dumps(key)}"

@@ -1,0 +1,56 @@
+"""The words a rule answers in: Advice when it speaks, and the verdict of every topic."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Literal
+
+from cds_service.evidence import Record
+from cds_service.facts import Judged, PatientFacts
+
+Outcome = Literal[
+    "fired", "suppressed", "not-applicable", "data-missing", "data-unusable", "not-met"
+]
+Indicator = Literal["info", "warning", "critical"]
+Filling = str | int | Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """One thing worth telling the clinician.
+
+    `variant` picks the words of the topic's card; `consider` names order templates in order (none:
+    the variant's own); `values` fill the placeholders; `findings` are the numbers shown under "why
+    now"; `since` is the day from which a test counts as done; `hinges_on` are the orders without
+    which the card is not worth showing (none: the card's own); `held_by` names what defers the
+    advice although every condition held.
+    """
+
+    topic: str
+    variant: str
+    consider: tuple[str, ...] | None = None
+    values: Mapping[str, Filling] = field(default_factory=dict)
+    findings: Sequence[Judged] = ()
+    since: int | None = None
+    hinges_on: tuple[str, ...] | None = None
+    held_by: str = ""
+
+
+Rule = Callable[[PatientFacts], Iterator[Advice]]
+
+
+@dataclass(slots=True)
+class Verdict:
+    """What became of one topic: the outcome, what held it back (`by`), and the questions
+    behind it.
+    """
+
+    topic: str
+    outcome: Outcome
+    record: Record
+    by: str = ""
+    advice: Advice | None = None
+    indicator: Indicator = "info"
+    orders: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
+    unchecked: tuple[str, ...] = ()

@@ -1,0 +1,135 @@
+"""What a site may change of the content: only keys that exist, each change noted beside the shipped
+value.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from cds_service.content import Override, Topic
+from cds_service.content_files import Mode, SiteCoding, SiteFile, read_toml
+from cds_service.errors import ContentError
+from cds_service.orders import OrderTemplate
+from cds_service.quantity import Quantity
+from cds_service.terminology import ValueSet, local_text, plain_code, same_system
+
+
+class Site:
+    """A site file applied to the content, piece by piece; without a file nothing changes."""
+
+    def __init__(self, path: Path | None) -> None:
+        self.file = SiteFile() if path is None else read_toml(path, SiteFile, path.parent)
+        self.name = "" if path is None else path.name
+        self.content = b"" if path is None else path.read_bytes()
+        self.overrides: list[Override] = []
+        self._check_time_zone()
+
+    def _check_time_zone(self) -> None:
+        here, shipped = self.file.time_zone, SiteFile().time_zone
+        try:
+            ZoneInfo(here)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise self._wrong("time_zone", f"{here} is no time zone") from None
+        if here != shipped:
+            self._note("time_zone", shipped, here)
+
+    def _wrong(self, key: str, why: str) -> ContentError:
+        return ContentError(self.name, key, why)
+
+    def _note(self, key: str, shipped: str, here: str) -> None:
+        self.overrides.append(Override(key, shipped, here))
+
+    def value_set(self, shipped: ValueSet) -> ValueSet:
+        """The set with the site's local codes and texts."""
+        row = self.file.codes.get(shipped.name)
+        if row is None:
+            return shipped
+        key = f"codes.{shipped.name}"
+        codes = {_local_code(x) for x in row.codings}
+        texts = frozenset(local_text(x) for x in row.texts)
+        if "" in texts:
+            raise self._wrong(f"{key}.texts", "must not be blank")
+        added = len(codes - shipped.codes)
+        self._note(key, f"{len(shipped.codes)} codes", f"{added} codes and {len(texts)} texts more")
+        patterns = [rf"(?<!\w){re.escape(x)}(?!\w)" for x in sorted(texts)]
+        patterns += [shipped.text.pattern] if shipped.text is not None else []
+        text = re.compile("|".join(f"(?:{x})" for x in patterns), re.I) if patterns else None
+        codes |= shipped.codes
+        return replace(shipped, codes=frozenset(codes), text=text, local_texts=texts)
+
+    def order(self, order: OrderTemplate) -> OrderTemplate:
+        """The order with the site's label and codings."""
+        key = f"orders.{order.name}"
+        if label := self.file.labels.get(order.name):
+            self._note(f"labels.{order.name}", order.title, label)
+            order = replace(order, title=label)
+        here = self.file.orders.get(order.name)
+        if here is None or here is True:
+            return order
+        if here is False:
+            self._note(key, "orderable", "not orderable here")
+            return order
+        shipped = ", ".join(x["code"] for x in order.codings)
+        self._note(key, shipped, ", ".join(x.code for x in here.codings))
+        if not here.codings:
+            raise self._wrong(f"{key}.codings", "must not be empty")
+        coded = tuple(
+            {"system": x.system, "code": x.code, **({"display": x.display} if x.display else {})}
+            for x in here.codings
+        )
+        return replace(order, codings=coded, text=here.text or order.text)
+
+    def is_orderable(self, name: str) -> bool:
+        """Whether the site can order the test."""
+        return self.file.orders.get(name) is not False
+
+    def limit(self, name: str, shipped: Quantity) -> Quantity:
+        """The limit here; a site changes the number, never the unit."""
+        here = self.file.limits.get(name)
+        if here is None:
+            return shipped
+        if isinstance(here, dict):
+            if set(here) != {"value", "unit"} or here["unit"] != shipped.unit:
+                why = f"must be a number, or have value and unit, which is {shipped.unit}"
+                raise self._wrong(f"limits.{name}", why)
+            here = here["value"]
+        if isinstance(here, bool) or not isinstance(here, int | Decimal) or here < 0:
+            raise self._wrong(f"limits.{name}", "must be a number from 0 on")
+        self._note(f"limits.{name}", f"{shipped.value} {shipped.unit}", f"{here} {shipped.unit}")
+        return Quantity(Decimal(here), shipped.unit)
+
+    def modes(self, topics: Iterable[Topic], asked: Mapping[str, str]) -> dict[str, Mode]:
+        """Every topic's mode: shipped, else the site's, else what the command line asked for."""
+        modes: dict[str, Mode] = {}
+        for topic in topics:
+            modes[topic.code] = topic.card.mode
+            if (here := self.file.modes.get(topic.code)) is not None:
+                self._note(f"modes.{topic.code}", topic.card.mode, here)
+                modes[topic.code] = here
+        for name, mode in asked.items():
+            if mode not in ("on", "shadow", "off"):
+                raise ContentError("topic mode", name, "must be on, shadow or off")
+            if name != "*" and name not in modes:
+                raise ContentError("topic mode", name, f"is no topic; there are {', '.join(modes)}")
+            for code in modes if name == "*" else (name,):
+                modes[code] = mode  # type: ignore[assignment]  # one of the three
+        return modes
+
+    def check(self, known: Mapping[str, set[str]], keys: set[str]) -> None:
+        """Raises ContentError for a key that does not exist: a misspelt one must not pass."""
+        for table, names in known.items():
+            for name in getattr(self.file, table):
+                if name not in names:
+                    raise self._wrong(f"{table}.{name}", "does not exist in the content")
+        for name, key in self.file.prefetch.items():
+            if key not in keys:
+                raise self._wrong(f"prefetch.{name}", f"{key} is none of {', '.join(sorted(keys))}")
+            self._note(f"prefetch.{name}", "no key of ours", key)
+
+
+def _local_code(coding: SiteCoding) -> tuple[str, str]:
+    system = same_system(coding.system)
+    return system, plain_code(system, coding.code)

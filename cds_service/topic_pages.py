@@ -1,0 +1,108 @@
+"""The pages of the topics, rendered once: HTML without script, style sheet from here, and the same
+as JSON.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+
+import msgspec
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from cds_service.content import Content
+from cds_service.quantity import Quantity
+from cds_service.terminology import ATC, LOINC, RXNORM, SNOMED
+from cds_service.topic_reading import in_words
+from cds_service.topic_shape import Number, Published
+from cds_service.topics import topic_list, topic_pages
+
+_HERE = Path(__file__).resolve().parent
+_POLICY = (
+    "default-src 'none'",
+    "style-src 'self'",
+    "img-src 'self'",
+    "base-uri 'none'",
+    "form-action 'none'",
+    "frame-ancestors 'none'",
+)
+HEADERS: Mapping[str, str] = {
+    "Content-Security-Policy": "; ".join(_POLICY),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+HTML = "text/html"
+_SYSTEMS = {LOINC: "LOINC", SNOMED: "SNOMED CT", ATC: "ATC", RXNORM: "RxNorm"}
+_PLACEHOLDER = re.compile(r"\{(\w+)\}")
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page in both of its forms."""
+
+    html: bytes
+    json: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Pages:
+    """The list of all topics, the page of each by its code, and their style sheet."""
+
+    listing: Page
+    topics: Mapping[str, Page]
+    style: bytes
+
+
+def rendered(content: Content, prefix: str = "") -> Pages:
+    """All pages of a content; `prefix` is the path under which the server is published."""
+    environment = _environment(prefix)
+    pages = topic_pages(content)
+    listing = topic_list(content, pages)
+    titles = {code: page.title for code, page in pages.items()}
+    return Pages(
+        listing=_page(environment, "topics.html", listing, titles),
+        topics={x: _page(environment, "topic.html", page, titles) for x, page in pages.items()},
+        style=(_HERE / "static" / "topics.css").read_bytes(),
+    )
+
+
+def _environment(prefix: str) -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(_HERE / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals["prefix"] = prefix
+    environment.filters |= {
+        "amount": _amount,
+        "parts": lambda text: list(_parts(text)),
+        "system": lambda system: _SYSTEMS.get(system, system),
+        "sentence": _sentence,
+    }
+    return environment
+
+
+def _page(
+    environment: Environment, template: str, shown: Published, titles: Mapping[str, str]
+) -> Page:
+    html = environment.get_template(template).render(shown=shown, titles=titles)
+    return Page(html.encode(), msgspec.json.encode(shown))
+
+
+def _amount(value: Number, unit: str) -> str:
+    return in_words(Quantity(Decimal(str(value)), unit))
+
+
+def _parts(text: str) -> Iterator[tuple[str, bool]]:
+    """The text cut at its placeholders: each piece, and whether it is a placeholder's name."""
+    for number, piece in enumerate(_PLACEHOLDER.split(text)):
+        if piece:
+            yield piece, number % 2 == 1
+
+
+def _sentence(text: str) -> str:
+    """The text with a capital first letter and an end."""
+    return f"{text[:1].upper()}{text[1:].rstrip('.')}." if text else ""

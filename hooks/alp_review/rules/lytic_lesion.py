@@ -1,0 +1,105 @@
+"""Lytic bone lesion: LYT-1 of the clinical specification."""
+
+from collections.abc import Iterator, Sequence
+
+from cds_service.facts import Answer, PatientFacts, question, surely
+from cds_service.rules import Advice
+from hooks.shared import definitions as d
+from hooks.shared.cancer import Lesion
+
+
+@question
+def myeloma_signs(patient: PatientFacts) -> Answer:
+    """Calcium high, haemoglobin low or kidney function reduced within months?"""
+    limit = patient.limit
+    calcium = patient.latest_within("calcium", limit.signs_window)
+    haemoglobin = patient.latest_within("hemoglobin", limit.signs_window)
+    egfr = patient.latest_within("egfr", limit.signs_window)
+    found = (
+        (calcium is not None and calcium.is_high)
+        or (haemoglobin is not None and haemoglobin.is_low)
+        or (egfr is not None and egfr.value.below(limit.reduced_egfr) is True)
+    )
+    return patient.settled(found, "obs-calcium-total")
+
+
+@question
+def protein_loss(patient: PatientFacts) -> Answer:
+    """Proteinuria or nephrotic syndrome on record?"""
+    return patient.has("cond-proteinuria")
+
+
+def lytic_lesion_without_myeloma_screen(patient: PatientFacts) -> Iterator[Advice]:
+    """LYT-1: a lytic bone lesion that nothing explains, and no myeloma screen on file."""
+    if not patient.is_at_least(patient.limit.adult_age):
+        return
+    if not d.lytic_lesion(patient):
+        return
+    if surely(d.all_lesions_explained(patient)):
+        return
+    if surely(diagnosed_already(patient)):
+        return
+    lesion = _newest_open_lesion(patient)
+    since = lesion.day - patient.limit.before_lesion.days if lesion.day is not None else 0
+    known = d.known_disease_that_may_progress(patient, lesion)
+    yield Advice(
+        "lyticLesionWithoutMyelomaScreen",
+        _variant(patient, lesion, known),
+        consider=_screen(patient),
+        values={"alp": _alp_on_file(patient), "pcd": known},
+        findings=[x for x in [d.latest_alp(patient)] if x is not None],
+        since=since,
+        hinges_on=_vital(patient),
+    )
+
+
+def _open_lesions(patient: PatientFacts) -> Sequence[Lesion]:
+    return [x for x in d.unexplained_lesions(patient) if not d.diagnosis_explains(patient, x)]
+
+
+@question
+def diagnosed_already(patient: PatientFacts) -> Answer:
+    """Is a plasma-cell disease already the diagnosis of every lesion?"""
+    return patient.settled(not _open_lesions(patient), "Condition")
+
+
+def _newest_open_lesion(patient: PatientFacts) -> Lesion:
+    """The newest lesion that is still open; an undated one comes last."""
+    return max(_open_lesions(patient), key=lambda x: x.day or 0)
+
+
+def _variant(patient: PatientFacts, lesion: Lesion, known: str) -> str:
+    if known:
+        return "progression"
+    metastasis = surely(d.bone_metastasis(patient))
+    if metastasis and not surely(d.solid_cancer(patient)):
+        return "primary-unknown"
+    if surely(d.solid_cancer_active(patient)):
+        return "with-cancer"
+    if patient.is_at_least(patient.limit.myeloma_age).value:
+        return "unexplained"
+    return "young-with-signs" if lesion.is_multiple or surely(myeloma_signs(patient)) else "young"
+
+
+def _screen(patient: PatientFacts) -> tuple[str, ...]:
+    """Serum first; urine first where free light chains cannot be ordered or protein is lost."""
+    serum, urine = ("spep", "ife-serum", "sflc"), ("upep", "ife-urine")
+    urine_first = not patient.is_orderable("sflc") or surely(protein_loss(patient))
+    return (*urine, *serum) if urine_first else (*serum, *urine)
+
+
+def _vital(patient: PatientFacts) -> tuple[str, ...]:
+    """The tests that make a screen complete, at a site without free light chains too."""
+    if patient.is_orderable("sflc"):
+        return ("spep", "ife-serum", "sflc")
+    return ("spep", "ife-serum", "upep", "ife-urine")
+
+
+def _alp_on_file(patient: PatientFacts) -> str:
+    """The latest ALP with its unit, or the phrase for none or an unusable one."""
+    latest = d.latest_alp(patient)
+    if surely(d.on_enzyme_replacement(patient)):
+        return "unusable"
+    if latest is None:
+        return "unusable" if patient.rejected("alp") else "none"
+    return patient.amount(latest)

@@ -1,0 +1,150 @@
+"""Hypophosphatasia: known, unlikely, or with a feature of it on record (specification 3.5 lines 31
+to 33).
+"""
+
+from cds_service.facts import Answer, PatientFacts, Problem, any_of, question
+from hooks.shared.exposure import enzyme_replacement_ever, exposed_on, unexposed_readings
+from hooks.shared.readings import is_low
+
+
+@question
+def hypophosphatasia_known(patient: PatientFacts) -> Answer:
+    """Hypophosphatasia already known?"""
+    return any_of(
+        patient,
+        hypophosphatasia_on_record,
+        pathogenic_variant_reported,
+        enzyme_replacement_ever,
+    )
+
+
+@question
+def hypophosphatasia_on_record(patient: PatientFacts) -> Answer:
+    """Hypophosphatasia on the problem list?"""
+    return patient.has("cond-hpp", silencing=True)
+
+
+@question
+def pathogenic_variant_reported(patient: PatientFacts) -> Answer:
+    """Pathogenic ALPL variant reported?"""
+    found = [
+        result
+        for result in patient.final("obs-alpl-gene")
+        if any(patient.says("text-pathogenic", text) for text in result.texts)
+    ]
+    patient.use(*found)
+    return patient.settled(found, "obs-alpl-gene")
+
+
+@question
+def hypophosphatasia_unlikely(patient: PatientFacts) -> Answer:
+    """Does a negative ALPL test, or a normal PLP while ALP was low, speak against
+    hypophosphatasia?
+    """
+    return any_of(patient, alpl_negative, plp_normal_while_low)
+
+
+@question
+def alpl_negative(patient: PatientFacts) -> Answer:
+    """Latest ALPL test negative?"""
+    latest = next(iter(patient.final("obs-alpl-gene")), None)
+    if latest is None:
+        return patient.settled(False, "obs-alpl-gene")
+    patient.use(latest)
+    negative = any(patient.says("text-no-variant", text) for text in latest.texts)
+    return patient.settled(negative or latest.is_normal, "obs-alpl-gene")
+
+
+@question
+def plp_normal_while_low(patient: PatientFacts) -> Answer:
+    """Latest PLP normal, off antiresorptives, within a year of a low ALP?"""
+    latest = next(iter(patient.final("obs-plp-measured")), None)
+    if latest is None or latest.moment is None:
+        return patient.settled(False, "obs-plp-measured")
+    patient.use(latest)
+    moment, window = latest.moment, patient.limit.plp_near_low_alp
+    near_a_low_alp = any(
+        abs(reading.moment.first - moment.first) <= window.days
+        for reading in unexposed_readings(patient)
+        if is_low(patient, reading)
+    )
+    is_normal = latest.is_normal and not exposed_on(patient, moment)
+    return patient.settled(near_a_low_alp and is_normal, "obs-plp-measured")
+
+
+@question
+def hypophosphatasia_feature(patient: PatientFacts) -> Answer:
+    """A clinical feature of hypophosphatasia on record?"""
+    found = [
+        *(x for name in _ALWAYS_A_FEATURE for x in patient.problems(name)),
+        *_telling_stress_fractures(patient),
+        *_early_chondrocalcinosis(patient),
+        *_early_tooth_loss(patient),
+    ]
+    patient.use(*found)
+    return patient.settled(found, "Condition")
+
+
+_ALWAYS_A_FEATURE = (
+    "cond-aff",
+    "cond-pseudofracture",
+    "cond-fracture-nonunion",
+    "cond-calcific-periarthritis",
+    "cond-osteomalacia",
+    "cond-nephrocalcinosis",
+    "cond-craniosynostosis",
+    "cond-b6-responsive-seizure",
+    "cond-hpp-family-history",
+)
+
+
+def _telling_stress_fractures(patient: PatientFacts) -> list[Problem]:
+    """Stress fractures that are femoral, repeated, on both sides, or past youth."""
+    fractures = patient.problems("cond-stress-fracture")
+    dates = {x.moment.first for x in fractures if x.moment is not None and not x.moment.is_partial}
+    sides = {
+        name for name in ("text-left", "text-right") for x in fractures if patient.matches(name, x)
+    }
+    if len(dates) > 1 or len(sides) > 1:
+        return fractures
+    age = patient.limit.stress_fracture_age.years
+    return [
+        x
+        for x in fractures
+        if patient.matches("text-femoral", x) or _youngest_age(patient, x) > age
+    ]
+
+
+def _youngest_age(patient: PatientFacts, problem: Problem) -> int:
+    """The youngest the patient can have been at the problem's date; -1 without either date."""
+    ages = patient.ages(problem.moment.first) if problem.moment is not None else None
+    return ages[0] if ages is not None else -1
+
+
+def _oldest_age(patient: PatientFacts, problem: Problem) -> int | None:
+    """The oldest the patient can have been at the problem's date, today when undated; None without
+    birth date.
+    """
+    ages = patient.ages(problem.moment.last if problem.moment is not None else patient.today)
+    return ages[1] if ages is not None else None
+
+
+def _before(patient: PatientFacts, problem: Problem, age: int) -> bool:
+    oldest = _oldest_age(patient, problem)
+    return oldest is not None and oldest < age
+
+
+def _early_chondrocalcinosis(patient: PatientFacts) -> list[Problem]:
+    age = patient.limit.chondrocalcinosis_age.years
+    return [x for x in patient.problems("cond-chondrocalcinosis") if _before(patient, x, age)]
+
+
+def _early_tooth_loss(patient: PatientFacts) -> list[Problem]:
+    """Teeth lost young without gum disease; in a child at any recorded date."""
+    losses = patient.problems("cond-tooth-loss")
+    if patient.is_younger_than(patient.limit.adult_age).value:
+        return [x for x in losses if x.moment is not None]
+    if not losses or patient.problems("cond-periodontitis"):
+        return []
+    age = patient.limit.tooth_loss_age.years
+    return [x for x in losses if _before(patient, x, age)]

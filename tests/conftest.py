@@ -1,0 +1,140 @@
+"""What several test files share: the application under a fixed clock, and the fixture patients
+behind a FHIR server of this machine.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from functools import cache
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from cds_service.app import create_app
+from cds_service.config import Settings, fixtures_dir
+from cds_service.fhir_endpoint import FhirEndpoint, FixturePatient, load_patients
+from tests.exchanges import TODAY, now
+from tests.loopback import FhirServer, serving
+
+PATIENTS = fixtures_dir() / "patients"
+NAMES = sorted(path.stem for path in PATIENTS.glob("*.json"))
+_ROW = re.compile(r"[A-Z]{3}-\d\d\Z")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A misspelt row of the checklist would claim nothing."""
+    for item in items:
+        for mark in item.iter_markers("requirement"):
+            wrong = [x for x in mark.args if not _ROW.match(x)]
+            assert mark.args and not wrong, f"{item.nodeid}: no row of the checklist: {wrong}"
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test that names a `fixture_patient` runs for each of them."""
+    if "fixture_patient" in metafunc.fixturenames:
+        metafunc.parametrize("fixture_patient", NAMES, indirect=True)
+
+
+@pytest.fixture(scope="session")
+def open_app() -> Flask:
+    """The open server with no FHIR server allowed."""
+    return create_app(Settings(open=True), now=now)
+
+
+@pytest.fixture
+def client(open_app: Flask) -> FlaskClient:
+    return open_app.test_client()
+
+
+@pytest.fixture(scope="session")
+def templates(open_app: Flask) -> dict[str, str]:
+    """The prefetch templates of alp-review, as discovery gives them."""
+    answer = open_app.test_client().get("/cds-services").get_json()
+    found: dict[str, str] = answer["services"][0]["prefetch"]
+    return found
+
+
+@pytest.fixture(scope="session")
+def patients() -> dict[str, FixturePatient]:
+    """The fixture patients by name, on the day of the tests."""
+    return {str(x.patient["id"]): x for x in load_patients(PATIENTS, TODAY)}
+
+
+@pytest.fixture
+def fixture_patient(
+    request: pytest.FixtureRequest, patients: dict[str, FixturePatient]
+) -> FixturePatient:
+    return patients[request.param]
+
+
+@pytest.fixture(scope="session")
+def _fhir(patients: dict[str, FixturePatient]) -> Iterator[FhirServer]:
+    bundles = [x.bundle for x in patients.values()]
+    with serving(lambda base: FhirEndpoint(bundles, base, page_size=2)) as server:
+        yield server
+
+
+@pytest.fixture
+def fhir(_fhir: FhirServer) -> Iterator[FhirServer]:
+    """The fixture patients behind HTTP, two resources to a page; as new for every test."""
+    _fhir.reset()
+    yield _fhir
+    _fhir.reset()
+
+
+@pytest.fixture(scope="session")
+def fetching_app(_fhir: FhirServer) -> Flask:
+    """The open server that may read the FHIR server, and takes its time."""
+    return create_app(Settings(open=True, fhir_servers=(_fhir.base,), fetch_seconds=20), now=now)
+
+
+@pytest.fixture
+def fetching(fetching_app: Flask) -> FlaskClient:
+    return fetching_app.test_client()
+
+
+@pytest.fixture(scope="session")
+def impatient_app(_fhir: FhirServer) -> Flask:
+    """The same with half a second to read."""
+    return create_app(Settings(open=True, fhir_servers=(_fhir.base,), fetch_seconds=0.5), now=now)
+
+
+@pytest.fixture
+def impatient(impatient_app: Flask) -> FlaskClient:
+    return impatient_app.test_client()
+
+
+Whole = Callable[[str], dict[str, Any]]
+
+
+@pytest.fixture(scope="session")
+def whole(patients: dict[str, FixturePatient], templates: dict[str, str]) -> Whole:
+    """A patient's request with every key prefetched, made by the templates as a client does."""
+    bundles = [x.bundle for x in patients.values()]
+    endpoint = FhirEndpoint(bundles, "https://hospital.example/fhir")
+
+    @cache
+    def text(name: str) -> bytes:
+        return json.dumps(
+            {
+                "hook": "patient-view",
+                "hookInstance": "5a6f0f5e-7a39-4f0b-9f0c-1f1d0e7f9a11",
+                "context": {"userId": "Practitioner/dr1", "patientId": name, "encounterId": "e1"},
+                "prefetch": {key: _asked(endpoint, x, name) for key, x in templates.items()},
+            }
+        ).encode()
+
+    def make(name: str) -> dict[str, Any]:
+        body: dict[str, Any] = json.loads(text(name))
+        return body
+
+    return make
+
+
+def _asked(endpoint: FhirEndpoint, template: str, name: str) -> Any:
+    path, _, query = template.replace("{{context.patientId}}", name).partition("?")
+    status, body = endpoint.answer("GET", path, query)
+    assert status == 200
+    return json.loads(body)

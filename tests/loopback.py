@@ -1,0 +1,275 @@
+"""Real servers on this machine: a FHIR server that can be made to fail, a port that only counts who
+calls, and the product itself in a process of its own.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from socket import create_connection, create_server, socket
+from urllib.parse import unquote
+
+import requests
+
+from cds_service.fhir_endpoint import FhirEndpoint
+
+ROOT = Path(__file__).resolve().parent.parent
+SECONDS_TO_START = 30
+
+Fault = Callable[["_Answering", bytes], None]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One request that a server received."""
+
+    method: str
+    path: str
+    authorization: str | None
+    accept: str
+
+
+@dataclass
+class FhirServer:
+    """A FHIR endpoint behind HTTP; `faults` by resource type replace its answers."""
+
+    base: str
+    endpoint: FhirEndpoint
+    faults: dict[str, Fault] = field(default_factory=dict)
+    asked: list[Asked] = field(default_factory=list)
+    released: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def types(self) -> list[str]:
+        """The resource types that were asked for, in order of arrival."""
+        return [x.path.removeprefix("/fhir/").split("?")[0].split("/")[0] for x in self.asked]
+
+    def reset(self) -> None:
+        """Forgets what was asked and lets every answer that hangs end."""
+        self.released.set()
+        self.released = threading.Event()
+        self.faults.clear()
+        self.asked.clear()
+
+
+class _Answering(BaseHTTPRequestHandler):
+    """Speaks HTTP/1.0, so that no connection outlives its answer."""
+
+    disable_nagle_algorithm = True  # head and body are two writes, 40 ms apart otherwise
+
+    def __init__(self, fhir: FhirServer, *arguments: object) -> None:
+        self.fhir = fhir
+        super().__init__(*arguments)  # type: ignore[arg-type]  # as socketserver calls it
+
+    def do_GET(self) -> None:
+        authorization, accept = self.headers.get("Authorization"), self.headers.get("Accept", "")
+        self.fhir.asked.append(Asked(self.command, self.path, authorization, accept))
+        path, _, query = self.path.partition("?")
+        path = unquote(path.removeprefix("/fhir/"))
+        status, body = self.fhir.endpoint.answer("GET", path, query)
+        fault = self.fhir.faults.get(path.split("/")[0])
+        with suppress(ConnectionError):  # whoever hangs up first
+            if fault is None:
+                self.give(body, status)
+            else:
+                fault(self, body)
+
+    def give(self, body: bytes, status: int = 200, **headers: str) -> None:
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(body)), **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+# -- faults ------------------------------------------------------------------
+
+
+def hangs(to: _Answering, body: bytes) -> None:
+    to.fhir.released.wait(10)
+
+
+def drips(to: _Answering, body: bytes) -> None:
+    to.send_response(200)
+    to.send_header("Content-Length", str(len(body)))
+    to.end_headers()
+    for n in range(len(body)):
+        to.wfile.write(body[n : n + 1])
+        if to.fhir.released.wait(0.05):
+            return
+
+
+def refuses(status: int) -> Fault:
+    return lambda to, body: to.give(b"<h1>no</h1>", status)
+
+
+def truncates(to: _Answering, body: bytes) -> None:
+    to.give(body[: len(body) // 2])
+
+
+def links_to(url: str) -> Fault:
+    link = f'{{"resourceType":"Bundle","link":[{{"relation":"next","url":"{url}"}}]}}'
+    return lambda to, body: to.give(link.encode())
+
+
+def redirects_to(url: str) -> Fault:
+    return lambda to, body: to.give(b"", 302, Location=url)
+
+
+def says(text: bytes) -> Fault:
+    return lambda to, body: to.give(text)
+
+
+class _Server(ThreadingHTTPServer):
+    request_queue_size = 128  # the five of the library cost a caller in parallel a second
+    daemon_threads = True
+    block_on_close = False
+
+
+# -- servers ------------------------------------------------------------------
+
+
+@contextmanager
+def serving(endpoint_at: Callable[[str], FhirEndpoint]) -> Iterator[FhirServer]:
+    """A FHIR server of this machine until the end of the block."""
+    server = _Server(("127.0.0.1", 0), BaseHTTPRequestHandler)
+    base = f"http://127.0.0.1:{server.server_address[1]}/fhir"
+    fhir = FhirServer(base, endpoint_at(base))
+    server.RequestHandlerClass = partial(_Answering, fhir)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    try:
+        yield fhir
+    finally:
+        fhir.reset()
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@contextmanager
+def counting() -> Iterator[tuple[str, list[object]]]:
+    """The URL of a port that answers nothing, and who connected to it, complete on exit."""
+    callers: list[object] = []
+    with create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        try:
+            yield f"http://127.0.0.1:{port}", callers
+        finally:
+            listener.setblocking(False)
+            with suppress(BlockingIOError):
+                while True:
+                    caller, peer = listener.accept()
+                    caller.close()
+                    callers.append(peer)
+
+
+# -- the product ------------------------------------------------------------------
+
+
+def clean_environment(**settings: str) -> dict[str, str]:
+    """This process's environment with these CDS_* settings and no other."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("CDS_")}
+    return kept | settings
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "cds_service", *arguments]
+
+
+def ended(*arguments: str, **settings: str) -> "subprocess.CompletedProcess[str]":
+    """What a command said and ended with."""
+    return subprocess.run(
+        command(*arguments),
+        capture_output=True,
+        text=True,
+        timeout=SECONDS_TO_START,
+        cwd=ROOT,
+        env=clean_environment(**settings),
+    )
+
+
+@dataclass
+class Running:
+    """A server in a process of its own."""
+
+    url: str
+    port: int
+    process: "subprocess.Popen[bytes]"
+    _output: Path
+
+    @property
+    def output(self) -> str:
+        """What it has printed so far, on both streams."""
+        return self._output.read_text(encoding="utf-8")
+
+    def children(self) -> list[int]:
+        """The pids of its workers."""
+        pid = self.process.pid
+        return [int(x) for x in Path(f"/proc/{pid}/task/{pid}/children").read_text("ascii").split()]
+
+    def cpu_ticks(self) -> list[int]:
+        """What each worker has worked so far, in hundredths of a second."""
+        stats = [Path(f"/proc/{pid}/stat").read_text("ascii") for pid in self.children()]
+        counted = [x.rpartition(")")[2].split() for x in stats]
+        return [int(x[11]) + int(x[12]) for x in counted]
+
+    def connect(self) -> socket:
+        return create_connection(("127.0.0.1", self.port), timeout=10)
+
+
+def free_port() -> int:
+    with socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def running(*arguments: str, at: str = "127.0.0.1", **settings: str) -> Iterator[Running]:
+    """`cds-service serve --open` on a free port, called at a host of a URL; ended by its pid."""
+    port = free_port()
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder) / "output"
+        with output.open("wb") as stream:
+            process = subprocess.Popen(
+                command("serve", "--open", "--port", str(port), *arguments),
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                cwd=ROOT,
+                env=clean_environment(**settings),
+            )
+        server = Running(f"http://{at}:{port}", port, process, output)
+        try:
+            _wait_until_live(server)
+            yield server
+        finally:
+            process.terminate()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _wait_until_live(server: Running) -> None:
+    deadline = time.monotonic() + SECONDS_TO_START
+    while time.monotonic() < deadline:
+        assert server.process.poll() is None, server.output
+        try:
+            if requests.get(f"{server.url}/livez", timeout=2).ok:
+                return
+        except requests.ConnectionError:
+            time.sleep(0.05)
+    raise AssertionError(f"no answer within {SECONDS_TO_START} s: {server.output}")

@@ -1,0 +1,127 @@
+"""Settings come from CDS_* variables once; an unknown name or a value that does not fit refuses."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from cds_service.config import Settings, fixtures_dir, read_settings
+from cds_service.errors import ContentError
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_without_variables_the_settings_are_safe() -> None:
+    settings = read_settings({})
+    assert settings == Settings()
+    assert settings.hooks_dir == ROOT / "hooks"
+    assert (settings.open, settings.fhir_servers, settings.site_file) == (False, (), None)
+    assert settings.topic_modes == {}
+    assert 0 < settings.fetch_seconds <= 10
+    assert 1_000_000 <= settings.max_body_bytes <= 100_000_000
+
+
+def test_the_synthetic_patients_lie_beside_the_content() -> None:
+    assert fixtures_dir() == ROOT / "fixtures"
+
+
+EACH: list[tuple[str, str, str, object]] = [
+    ("CDS_HOOKS_DIR", str(ROOT / "hooks"), "hooks_dir", ROOT / "hooks"),
+    ("CDS_SITE_FILE", __file__, "site_file", Path(__file__)),
+    ("CDS_FHIR_SERVERS", "https://a/fhir", "fhir_servers", ("https://a/fhir",)),
+    ("CDS_FHIR_SERVERS", "https://a https://b", "fhir_servers", ("https://a", "https://b")),
+    ("CDS_FHIR_SERVERS", "https://a,https://b ", "fhir_servers", ("https://a", "https://b")),
+    ("CDS_FETCH_SECONDS", "0.5", "fetch_seconds", 0.5),
+    ("CDS_FETCH_SECONDS", "10", "fetch_seconds", 10.0),
+    ("CDS_MAX_BODY_BYTES", "1024", "max_body_bytes", 1024),
+    ("CDS_CORS_ORIGINS", "https://ehr.example", "cors_origins", ("https://ehr.example",)),
+    ("CDS_PUBLIC_URL", "https://cds.example/alp/", "public_url", "https://cds.example/alp"),
+    ("CDS_OPEN", "1", "open", True),
+    ("CDS_OPEN", "0", "open", False),
+    (
+        "CDS_TOPIC_MODES",
+        "lowAlpPersistent=off *=shadow",
+        "topic_modes",
+        {"lowAlpPersistent": "off", "*": "shadow"},
+    ),
+    ("CDS_DEMO_URL", "http://127.0.0.1:8000", "demo_url", "http://127.0.0.1:8000"),
+    ("CDS_DEMO_PAGE_SIZE", "5", "demo_page_size", 5),
+]
+
+
+@pytest.mark.parametrize(("name", "text", "member", "value"), EACH)
+def test_each_variable_sets_one_setting_and_no_other(
+    name: str, text: str, member: str, value: object
+) -> None:
+    settings = read_settings({name: text})
+    assert getattr(settings, member) == value
+    others = [x for x in Settings.__dataclass_fields__ if x != member]
+    assert [getattr(settings, x) for x in others] == [getattr(Settings(), x) for x in others]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("CDS_HOOKS_DIR", "/no/such/folder"),
+        ("CDS_HOOKS_DIR", __file__),
+        ("CDS_SITE_FILE", "/no/such/file.toml"),
+        ("CDS_SITE_FILE", str(ROOT)),
+        ("CDS_FHIR_SERVERS", "not a url"),
+        ("CDS_FHIR_SERVERS", "ftp://ehr.example/fhir"),
+        ("CDS_FETCH_SECONDS", "soon"),
+        ("CDS_FETCH_SECONDS", "0"),
+        ("CDS_FETCH_SECONDS", "-1"),
+        ("CDS_FETCH_SECONDS", "3600"),
+        ("CDS_FETCH_SECONDS", "nan"),
+        ("CDS_FETCH_SECONDS", "inf"),
+        ("CDS_MAX_BODY_BYTES", "1023"),
+        ("CDS_MAX_BODY_BYTES", "20 MB"),
+        ("CDS_MAX_BODY_BYTES", "1e6"),
+        ("CDS_MAX_BODY_BYTES", "-5000"),
+        ("CDS_PUBLIC_URL", "cds.example"),
+        ("CDS_PUBLIC_URL", "javascript:alert(1)"),
+        ("CDS_PUBLIC_URL", "https://user@cds.example"),
+        ("CDS_PUBLIC_URL", "https://cds.example/?x=1"),
+        ("CDS_PUBLIC_URL", "https://cds.example/ x"),
+        ("CDS_OPEN", "yes"),
+        ("CDS_OPEN", "true"),
+        ("CDS_TOPIC_MODES", "lowAlpPersistent"),
+        ("CDS_TOPIC_MODES", "a=on b"),
+        ("CDS_DEMO_PAGE_SIZE", "many"),
+        ("CDS_DEMO_PAGE_SIZE", "0"),
+    ],
+)
+def test_a_value_that_does_not_fit_is_refused_by_name(name: str, text: str) -> None:
+    with pytest.raises(ContentError) as refused:
+        read_settings({name: text})
+    assert (refused.value.file, refused.value.key) == ("environment", name)
+
+
+@pytest.mark.parametrize("name", ["CDS_HOOK_DIR", "CDS_", "CDS_open", "CDS_FHIR_SERVER", "CDS_X"])
+def test_an_unknown_name_is_refused_and_the_known_ones_are_listed(name: str) -> None:
+    with pytest.raises(ContentError, match=r"CDS_HOOKS_DIR.*CDS_FETCH_SECONDS") as refused:
+        read_settings({name: "1", "CDS_OPEN": "1"})
+    assert refused.value.key == name
+
+
+def test_every_variable_that_there_is_is_tried_above() -> None:
+    with pytest.raises(ContentError) as refused:
+        read_settings({"CDS_X": "1"})
+    known = re.findall(r"CDS_[A-Z_]+", refused.value.why)
+    assert sorted(known) == sorted({row[0] for row in EACH})
+    assert {row[2] for row in EACH} == set(Settings.__dataclass_fields__)
+
+
+def test_variables_of_others_and_empty_ones_say_nothing() -> None:
+    environ = {"PATH": "/bin", "CDSX": "1", "XCDS_OPEN": "1", "cds_open": "1", "CDS_OPEN": ""}
+    assert read_settings(environ) == Settings()
+
+
+def test_the_environment_of_the_process_is_read_when_none_is_given(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("CDS_FETCH_SECONDS", "7")
+    assert read_settings().fetch_seconds == 7
+    monkeypatch.setenv("CDS_FETCHSECONDS", "7")
+    with pytest.raises(ContentError, match="CDS_FETCHSECONDS"):
+        read_settings()

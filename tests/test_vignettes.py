@@ -1,0 +1,141 @@
+"""Every vignette holds over HTTP, and the table is whole: each card and variant is earned."""
+
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, date, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+
+from cds_service.app import create_app
+from cds_service.checking import builder_for, vignettes_of
+from cds_service.config import Settings
+from cds_service.content import Content, Family
+from cds_service.loading import load_content
+from cds_service.vignettes import Vignette
+
+HOOKS = Path(__file__).parent.parent / "hooks"
+SERVICES = {"patient-view": "alp-review"}
+
+
+@cache
+def content() -> Content:
+    return load_content(HOOKS)
+
+
+def families() -> Iterator[Family]:
+    return iter(content().families)
+
+
+ROWS = [
+    pytest.param(family, vignette, id=vignette.id)
+    for family in families()
+    for vignette in vignettes_of(family)[1]
+]
+
+
+@cache
+def client(modes: tuple[tuple[str, str], ...], today: date) -> FlaskClient:
+    noon = datetime(today.year, today.month, today.day, 12, tzinfo=UTC)
+    return create_app(Settings(topic_modes=dict(modes)), now=lambda: noon).test_client()
+
+
+def answer(family: Family, vignette: Vignette, today: date, path: str) -> Any:
+    as_of, _ = vignettes_of_family(family.name)
+    body = builder_for(content(), family).body(vignette, as_of, today)
+    asked = client(tuple(sorted(vignette.modes.items())), today)
+    response = asked.post(f"{path}/{SERVICES[vignette.hook]}", json=body)
+    assert response.status_code == 200, response.get_data(as_text=True)
+    return response.get_json()
+
+
+@cache
+def vignettes_of_family(name: str) -> tuple[date, list[Vignette]]:
+    return vignettes_of(next(x for x in families() if x.name == name))
+
+
+@pytest.mark.parametrize(("family", "vignette"), ROWS)
+def test_a_vignette_gets_exactly_the_cards_and_verdicts_of_its_row(
+    family: Family, vignette: Vignette
+) -> None:
+    as_of, _ = vignettes_of_family(family.name)
+    cards = answer(family, vignette, as_of, "/cds-services")["cards"]
+    shown = [(x["source"]["topic"]["code"], x["indicator"]) for x in cards]
+    assert shown == list(vignette.expect), vignette.says
+    said = " ".join(f"{x['summary']} {x['detail']}" for x in cards).lower()
+    assert not [x for x in vignette.must_not_say if x.lower() in said], vignette.says
+    if vignette.verdicts:
+        explained = answer(family, vignette, as_of, "/explain")
+        verdicts = {x["topic"]: x for x in explained["verdicts"]}
+        for topic, expected in vignette.verdicts.items():
+            verdict = verdicts[topic]
+            by = f" by {verdict['by']}" if " by " in expected else ""
+            assert f"{verdict['verdict']}{by}" == expected, f"{vignette.says} {verdict}"
+
+
+def has_partial_date(vignette: Vignette) -> bool:
+    """A partial date does not stay the same distance from today when the whole row moves."""
+    return any(
+        isinstance(item, dict) and any(is_partial(value) for value in item.values())
+        for items in vignette.row.values()
+        for item in (items if isinstance(items, list | tuple) else [items])
+    )
+
+
+def is_partial(value: object) -> bool:
+    parts = value.split("-") if isinstance(value, str) else []
+    return 0 < len(parts) < 3 and len(parts[0]) == 4 and all(x.isdigit() for x in parts)
+
+
+@pytest.mark.parametrize("today", [date(2026, 11, 24), date(2028, 2, 29), date(2027, 12, 31)])
+def test_the_vignettes_hold_whatever_today_is(today: date) -> None:
+    moved = []
+    for family in families():
+        for vignette in vignettes_of_family(family.name)[1]:
+            if has_partial_date(vignette):
+                continue
+            cards = answer(family, vignette, today, "/cds-services")["cards"]
+            shown = tuple((x["source"]["topic"]["code"], x["indicator"]) for x in cards)
+            if shown != vignette.expect:
+                moved.append(f"{vignette.id}: {shown}, not {vignette.expect}")
+    assert not moved
+
+
+def fired() -> Counter[tuple[str, str]]:
+    return Counter(
+        card
+        for family in families()
+        for vignette in vignettes_of_family(family.name)[1]
+        for card in vignette.expect
+    )
+
+
+def test_every_topic_speaks_and_is_silent_in_some_row() -> None:
+    spoken = {topic for topic, _ in fired()}
+    assert spoken == set(content().topics())
+
+
+def test_every_indicator_of_every_card_is_earned() -> None:
+    owed = {
+        (topic.code, variant.indicator)
+        for topic in content().topics().values()
+        for variant in topic.card.variant.values()
+    }
+    assert owed == set(fired())
+
+
+def test_every_variant_of_every_card_is_earned() -> None:
+    seen = set()
+    for family in families():
+        as_of, vignettes = vignettes_of_family(family.name)
+        for vignette in vignettes:
+            if vignette.expect:
+                verdicts = answer(family, vignette, as_of, "/explain")["verdicts"]
+                seen |= {(x["topic"], x["variant"]) for x in verdicts if x["verdict"] == "fired"}
+    owed = {
+        (topic.code, name) for topic in content().topics().values() for name in topic.card.variant
+    }
+    assert owed == seen
