@@ -39,18 +39,32 @@ class _Value(Struct, rename="camel"):
     link: list[_Link] = []
 
 
+class _Issue(Struct):
+    severity: str | None = None
+
+
+class _Outcome(Struct):
+    issue: list[_Issue] = []
+
+
 _value = msgspec.json.Decoder(_Value)
+_outcome = msgspec.json.Decoder(_Outcome)
+_ERRORS = frozenset({"error", "fatal"})
 
 
 @dataclass(slots=True)
 class Delivery:
-    """What one prefetch value or fetched page held."""
+    """What one prefetch value or fetched page held; `entries` counts what was meant as data,
+    `refused` says that a server reported an error in place of some.
+    """
 
     kind: Literal["nothing", "error", "resource", "bundle", "other"]
     resources: list[tuple[str, Resource]] = field(default_factory=list)
     notes: list[Note] = field(default_factory=list)
     more: bool = False
     unread: Counter[str] = field(default_factory=Counter)
+    entries: int = 0
+    refused: bool = False
 
 
 def deliver(raw: Raw | bytes, where: str) -> Delivery:
@@ -87,6 +101,7 @@ def _deliver_mended(found: dict[str, object], where: str) -> Delivery:
     )
     delivery = _unpack(msgspec.json.encode(found), value, where)
     delivery.notes.insert(0, Note(where, "odd Bundle, read entry by entry"))
+    delivery.entries += (len(entries) if isinstance(entries, list) else bool(entries)) - len(kept)
     return delivery
 
 
@@ -100,12 +115,13 @@ def _unpack(raw: Raw | bytes, value: _Value, where: str) -> Delivery:
             delivery.kind = "other"
         return delivery
     delivery = Delivery("bundle")
-    delivery.more = any(x.relation == "next" and x.url for x in value.link)
+    delivery.more = any(x.relation == "next" for x in value.link)
     for n, entry in enumerate(value.entry):
         if not bytes(entry.resource):
+            delivery.entries += 1
             delivery.notes.append(Note(f"{where}.entry[{n}]", "no resource"))
         elif entry.search is not None and entry.search.mode == "outcome":
-            delivery.notes.append(Note(f"{where}.entry[{n}]", "a message of the server, not data"))
+            _take_message(entry.resource, f"{where}.entry[{n}]", delivery)
         else:
             _take(entry.resource, entry.full_url or "", f"{where}.entry[{n}]", delivery)
     return delivery
@@ -119,6 +135,7 @@ def _take(raw: Raw | bytes, full_url: str, where: str, delivery: Delivery) -> No
         return
     delivery.notes += [Note(f"{where}: {note.where}", note.why) for note in notes]
     delivery.resources.append((full_url, resource))
+    delivery.entries += 1
 
 
 def _take_unread(resource_type: str, raw: Raw | bytes, where: str, delivery: Delivery) -> None:
@@ -128,9 +145,23 @@ def _take_unread(resource_type: str, raw: Raw | bytes, where: str, delivery: Del
         delivery.notes += inner.notes
         delivery.unread += inner.unread
         delivery.more = delivery.more or inner.more
+        delivery.entries += inner.entries
+        delivery.refused = delivery.refused or inner.refused
     elif resource_type == "OperationOutcome":
-        delivery.notes.append(Note(where, "a message of the server, not data"))
+        _take_message(raw, where, delivery)
     elif resource_type.isalpha() and len(resource_type) <= 64:
         delivery.unread[resource_type] += 1
+        delivery.entries += 1
     else:
         delivery.notes.append(Note(where, "not a resource with a type"))
+        delivery.entries += 1
+
+
+def _take_message(raw: Raw | bytes, where: str, delivery: Delivery) -> None:
+    """A message of the server beside the data: "nothing found" is no error."""
+    delivery.notes.append(Note(where, "a message of the server, not data"))
+    try:
+        issues = _outcome.decode(raw).issue
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return
+    delivery.refused = delivery.refused or any(x.severity in _ERRORS for x in issues)

@@ -49,7 +49,7 @@ class HookRequest(Struct, rename="camel", frozen=True):
 
 _envelope = msgspec.json.Decoder(HookRequest)
 _contexts = {hook: msgspec.json.Decoder(kind) for hook, kind in CONTEXTS.items()}
-_USER = re.compile(r"[A-Z][A-Za-z]+/\S+\Z")
+_USER = re.compile(r"[A-Z][A-Za-z]+/[^/\s?#]+\Z")
 _ID = re.compile(r"(?!\.{1,2}\Z)[^/\s?#]+\Z")
 
 
@@ -68,7 +68,7 @@ def parse_call(body: bytes, hook: str) -> Call:
     """The call of a service's hook; raises NotJson or BrokenRequest naming the member that is
     wrong.
     """
-    request, body = _decode(body)
+    request = _decode(body)
     _refuse_double_meanings(body, request.prefetch)
     for name, text in (("hook", request.hook), ("hookInstance", request.hook_instance)):
         if not text.strip():
@@ -78,11 +78,8 @@ def parse_call(body: bytes, hook: str) -> Call:
     if request.fhir_authorization is not None:
         _check_authorization(request.fhir_authorization, request.fhir_server)
     context = _context(request.context, hook)
-    if request.fhir_authorization is not None and request.fhir_authorization.patient not in (
-        None,
-        "",
-        context.patient_id,
-    ):
+    granted_for = request.fhir_authorization and request.fhir_authorization.patient
+    if granted_for and granted_for.removeprefix("Patient/") != context.patient_id:
         why = "fhirAuthorization.patient must be context.patientId"
         raise BrokenRequest("The request breaks CDS Hooks.", why)
     return Call(
@@ -95,12 +92,12 @@ def parse_call(body: bytes, hook: str) -> Call:
     )
 
 
-def _decode(body: bytes) -> tuple[HookRequest, bytes]:
-    """The envelope, and the body it was read from, any half character in it replaced."""
+def _decode(body: bytes) -> HookRequest:
+    """The envelope; half a character in it is read as the sign for one that is unknown."""
     try:
         if not body.isascii():
             body.decode()
-        return _envelope.decode(body), body
+        return _envelope.decode(body)
     except msgspec.ValidationError as error:
         if not body.lstrip().startswith(b"{"):
             raise NotJson("The body must be one JSON object.") from None
@@ -152,6 +149,10 @@ def _check_authorization(given: FhirAuthorization, fhir_server: str | None) -> N
             "The request breaks CDS Hooks.",
             "fhirAuthorization needs an access_token of token_type Bearer",
         )
+    for name, text in (("scope", given.scope), ("subject", given.subject)):
+        if not text.strip():
+            why = f"fhirAuthorization.{name} must not be blank"
+            raise BrokenRequest("The request breaks CDS Hooks.", why)
 
 
 class _Pairs(dict[str, Any]):
@@ -166,16 +167,17 @@ class _Pairs(dict[str, Any]):
             self.repeated = next(name for name in names if names.count(name) > 1)
 
 
+_READ = ("hook", "hookInstance", "fhirServer", "context", "fhirAuthorization")
+
+
 def _refuse_double_meanings(body: bytes, prefetch: dict[str, Raw] | None) -> None:
     """Raises NotJson for a name given twice in envelope, context or fhirAuthorization (which one
-    holds?), and for half a character there.
+    holds?), and for half a character in what we read of them.
 
     The prefetch is cut out first: it is nearly all of the body, and there the last of two holds.
     """
     for value in sorted(map(bytes, (prefetch or {}).values()), key=len, reverse=True):
         body = _without(body, value)
-    if rb"\ufffd" in body:
-        raise NotJson("The body is not JSON of one meaning.", "a text has half a character")
     try:
         envelope = json.loads(body, object_pairs_hook=_Pairs, parse_int=lambda digits: 0)
     except RecursionError:
@@ -189,6 +191,18 @@ def _refuse_double_meanings(body: bytes, prefetch: dict[str, Raw] | None) -> Non
     ):
         if isinstance(found, _Pairs) and found.repeated:
             raise NotJson("The body is not JSON of one meaning.", f"{where} has a name twice")
+    for name in _READ:
+        if _has_half_a_character(envelope.get(name)):
+            raise NotJson("The body is not JSON of one meaning.", f"{name} has half a character")
+
+
+def _has_half_a_character(found: object) -> bool:
+    texts = found.values() if isinstance(found, dict) else (found,)
+    return any(isinstance(x, str) and not _is_whole(x) for x in texts)
+
+
+def _is_whole(text: str) -> bool:
+    return not any("\ud800" <= x <= "\udfff" for x in text)
 
 
 def _without(body: bytes, value: bytes) -> bytes:

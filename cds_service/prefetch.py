@@ -5,8 +5,9 @@ A value is read under the site's name for a key, else discovery's, else by what 
 """
 
 import json
+import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeVar, cast
 from urllib.parse import quote
@@ -57,20 +58,20 @@ class KeyIndex:
 
     def __init__(self, keys: Sequence[PrefetchKey]) -> None:
         self.keys = tuple(keys)
-        self._by_type: dict[str, list[str]] = {}
+        self._by_type: dict[str, frozenset[str]] = {}
         self._by_code: dict[tuple[str, str], list[str]] = {}
         self._by_text: dict[str, list[str]] = {}
         for key in keys:
             if key.codes is None:
-                self._by_type.setdefault(key.type, []).append(key.name)
+                self._by_type[key.type] = self._by_type.get(key.type, frozenset()) | {key.name}
             for code in key.codes or ():
                 self._by_code.setdefault(code, []).append(key.name)
             for text in key.texts:
                 self._by_text.setdefault(text, []).append(key.name)
 
-    def asking_for(self, resource: Resource) -> Iterable[str]:
+    def asking_for(self, resource: Resource) -> frozenset[str]:
         """The names of the keys whose query the resource answers."""
-        names = self._by_type.get(type(resource).__name__, ())
+        names = self._by_type.get(type(resource).__name__, frozenset())
         if not isinstance(resource, Observation) or resource.code is None:
             return names
         coded: list[str] = [*names]
@@ -81,7 +82,7 @@ class KeyIndex:
         if self._by_text:
             for text in map(local_text, spoken(resource.code)):
                 coded += self._by_text.get(text, ())
-        return set(coded)
+        return frozenset(coded)
 
 
 @dataclass(slots=True)
@@ -153,26 +154,29 @@ def _settle(
     fetcher: Fetcher | None,
     seconds: float,
 ) -> Chart:
-    keys = index.keys
     sorting = _Sorting(call.context.patient_id, index)
-    known = {key.name: key for key in keys}
+    known = {key.name: key for key in index.keys}
+    named: list[tuple[PrefetchKey, Delivery]] = []
     unnamed: list[tuple[str, Delivery]] = []
     for name, raw in call.prefetch.items():
-        delivery = deliver(raw, name if name in known or name in site_names else "prefetch")
         key = known.get(site_names.get(name, name))
+        delivery = deliver(raw, name if key is not None or _SAFE_NAME.match(name) else "prefetch")
+        sorting.keep(delivery)
         if key is None:
             unnamed.append((name, delivery))
         else:
-            sorting.accept(key, delivery, "prefetch")
-    for _, delivery in unnamed:
-        sorting.infer(delivery)
-    lacking = [key for key in keys if sorting.lacks(key)]
+            named.append((key, delivery))
+    for key, delivery in named:
+        sorting.accept(key, delivery, "prefetch")
+    for name, delivery in unnamed:
+        sorting.infer(name, delivery)
+    lacking = [key for key in index.keys if sorting.lacks(key)]
     if lacking and fetcher is not None and call.fhir_server and fetcher.allows(call.fhir_server):
         _fetch(call, lacking, fetcher, seconds, sorting)
     chart = sorting.chart()
-    required = tuple(key.name for key in keys if key.required and sorting.lacks(key))
+    required = [key for key in index.keys if key.required and sorting.lacks(key)]
     if required:
-        raise Unsettled(required, chart, _undeclared(unnamed))
+        raise Unsettled(required, chart, tuple(name for name, _ in unnamed))
     return chart
 
 
@@ -181,16 +185,24 @@ class Unsettled(DataUnobtainable):
     not ours.
     """
 
-    def __init__(self, keys: tuple[str, ...], chart: Chart, undeclared: tuple[str, ...]) -> None:
-        super().__init__(
-            keys, f"prefetch keys not supplied and no usable FHIR access: {', '.join(keys)}"
-        )
+    def __init__(
+        self, keys: Sequence[PrefetchKey], chart: Chart, undeclared: tuple[str, ...]
+    ) -> None:
+        each = "; ".join(f"{key.name} ({_why_lacking(chart.sources[key.name])})" for key in keys)
+        names = tuple(key.name for key in keys)
+        super().__init__(names, f"prefetch keys that could not be had: {each}")
         self.chart = chart
         self.undeclared = undeclared
 
 
-def _undeclared(unnamed: Iterable[tuple[str, Delivery]]) -> tuple[str, ...]:
-    return tuple(name for name, _ in unnamed)
+def _why_lacking(source: "Source") -> str:
+    if source.why:
+        return source.why
+    if source.state == "absent":
+        return "not supplied, and no usable FHIR access"
+    if source.state == "incomplete":
+        return "one page of several, and no usable FHIR access"
+    return "does not hold the patient"
 
 
 def _fetch(
@@ -214,8 +226,13 @@ def _fetch(
         sorting.accept_fetched(key, fetched[key.name])
 
 
+_SAFE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}\Z")
+_SPECIAL = re.compile(r"([\\,|$])")  # between the values of a search parameter (FHIR R4, 3.1.1.4.6)
+
+
 def _expand(template: str, patient_id: str) -> str:
-    return template.replace("{{context.patientId}}", quote(patient_id, safe=""))
+    value = _SPECIAL.sub(r"\\\1", patient_id) if "?" in template else patient_id
+    return template.replace("{{context.patientId}}", quote(value, safe=""))
 
 
 def scope_covers(scope: str, resource_type: str, *, read: bool) -> bool:
@@ -238,17 +255,32 @@ def _grants(rights: str, needed: str) -> bool:
     return set(rights) <= set("cruds") and needed in rights
 
 
+_WORSE: dict[State, int] = {"absent": 0, "answered": 1, "incomplete": 2, "failed": 3}
+
+
 class _Sorting:
     """Puts deliveries under keys and into the chart, the patient's apart from other people's."""
 
     def __init__(self, patient_id: str, index: KeyIndex) -> None:
         self._patient_id = patient_id
-        self._keys = index.keys
+        self._subject = f"Patient/{patient_id}"
         self._index = index
+        self._required = {key.name for key in index.keys if key.required}
         self._sources = {key.name: Source(key) for key in index.keys}
         self._resources: list[tuple[str, Resource]] = []
+        self._own_urls: set[str] = set()
         self._unread: Counter[str] = Counter()
         self._elsewhere: list[Note] = []
+
+    def keep(self, delivery: Delivery) -> None:
+        """Adds what was delivered, before anybody asks whose it is."""
+        self._resources += delivery.resources
+        self._unread += delivery.unread
+        self._own_urls |= {
+            url
+            for url, x in delivery.resources
+            if isinstance(x, Patient) and url and self._is_own(x)
+        }
 
     def lacks(self, key: PrefetchKey) -> bool:
         """Whether the key is still without a full answer; a read must have brought the patient."""
@@ -262,20 +294,22 @@ class _Sorting:
         key: PrefetchKey,
         delivery: Delivery,
         by: Literal["prefetch", "fetched"],
-    ) -> None:
-        """A delivery under a name we know."""
+    ) -> State:
+        """A delivery under a name we know, and what the key is with it: the worst of several
+        decides.
+        """
         source = self._sources[key.name]
-        source.by = by
+        counts, own, foreign = self._counts(delivery)
+        state, why = _state(key, delivery, own, foreign)
         source.skipped += delivery.notes
-        if delivery.kind == "error":
-            source.state, source.why = "failed", "an OperationOutcome was sent"
-        elif delivery.kind == "other" or (delivery.kind == "resource" and not key.is_read):
-            source.why = "the value is not what the key asks for"
-            source.state, source.by = ("failed", by) if by == "fetched" else ("absent", None)
-        else:
-            source.state = "incomplete" if delivery.more else "answered"
-        source.used += self._counts(delivery)[key.name]
-        self._keep(delivery)
+        source.used += counts[key.name]
+        if state == "absent" and by == "fetched":
+            state = "failed"
+        if state != "absent":
+            source.by = by
+        if _WORSE[state] >= _WORSE[source.state]:
+            source.state, source.why = state, why
+        return source.state
 
     def accept_fetched(self, key: PrefetchKey, fetched: Fetched) -> None:
         """What the FHIR server answered to the key's query."""
@@ -285,21 +319,24 @@ class _Sorting:
                 source.state, source.by = "failed", "fetched"
             source.why = fetched.why
             return
-        source.used = 0
+        source.used, source.state = 0, "absent"
         for n, page in enumerate(fetched.pages):
-            self.accept(key, _deliver_page(page, f"page {n + 1}"), "fetched")
-            if source.state == "failed":
+            delivery = _deliver_page(page, f"page {n + 1}")
+            self.keep(delivery)
+            if self.accept(key, delivery, "fetched") == "failed":
                 source.state = "incomplete" if n else "failed"
                 return
         source.state, source.why = fetched.state, fetched.why
 
-    def infer(self, delivery: Delivery) -> None:
+    def infer(self, name: str, delivery: Delivery) -> None:
         """A delivery under an unknown name answers the queries of which it holds a matching
         resource.
         """
         answered = False
-        counts = self._counts(delivery)
-        for key in self._keys if delivery.kind in ("bundle", "resource") else ():
+        if delivery.kind == "error":
+            self._elsewhere.append(Note(name, "an OperationOutcome was sent"))
+        counts, _, _ = self._counts(delivery)
+        for key in self._index.keys if delivery.kind in ("bundle", "resource") else ():
             source = self._sources[key.name]
             count = counts[key.name]
             if not count or source.by == "prefetch":
@@ -316,31 +353,35 @@ class _Sorting:
             source.skipped += delivery.notes
         if not answered:
             self._elsewhere += delivery.notes
-        self._keep(delivery)
 
-    def _counts(self, delivery: Delivery) -> Counter[str]:
-        """How many of the delivered resources each key asks for."""
+    def _counts(self, delivery: Delivery) -> tuple[Counter[str], bool, bool]:
+        """How many of the delivered resources each key asks for, and whether any is the patient's,
+        any somebody else's. Other people's count for a required key: they show that it was asked.
+        """
         counts: Counter[str] = Counter()
+        own = foreign = False
         for _, resource in delivery.resources:
-            if self._is_own_patient(resource):
+            if self._is_own(resource):
+                own = True
                 counts.update(self._index.asking_for(resource))
-        return counts
+            elif not isinstance(resource, Patient):
+                foreign = True
+                counts.update(self._index.asking_for(resource) & self._required)
+        return counts, own, foreign
 
-    def _is_own_patient(self, resource: Resource) -> bool:
-        return not isinstance(resource, Patient) or resource.id in (None, self._patient_id)
-
-    def _keep(self, delivery: Delivery) -> None:
-        self._resources += delivery.resources
-        self._unread += delivery.unread
+    def _is_own(self, resource: Resource) -> bool:
+        """Whether a resource is the patient's, or says of nobody whose it is."""
+        if isinstance(resource, Patient):
+            return resource.id in (None, self._patient_id)
+        subject = getattr(resource, "subject", None) or getattr(resource, "patient", None)
+        reference = subject.reference if subject is not None else None
+        if not reference or reference == self._subject or reference in self._own_urls:
+            return True
+        return _means(reference, self._patient_id)
 
     def chart(self) -> Chart:
         """Everything kept, each resource once, other people's apart."""
         chart = Chart(sources=self._sources, unread=self._unread, elsewhere=self._elsewhere)
-        own_urls = {
-            url
-            for url, x in self._resources
-            if isinstance(x, Patient) and url and self._is_own_patient(x)
-        }
         seen: set[object] = set()
         for _, resource in self._resources:
             identity = (
@@ -349,20 +390,18 @@ class _Sorting:
             if identity in seen:
                 continue
             seen.add(identity)
-            self._place(resource, own_urls, chart)
+            self._place(resource, chart)
         return chart
 
-    def _place(self, resource: Resource, own_urls: set[str], chart: Chart) -> None:
+    def _place(self, resource: Resource, chart: Chart) -> None:
+        own = self._is_own(resource)
         if isinstance(resource, Patient):
-            if self._is_own_patient(resource) and chart.patient is None:
+            if own and chart.patient is None:
                 chart.patient = resource
-            return
-        subject = getattr(resource, "subject", None)
-        reference = subject.reference if subject is not None else None
-        if reference and not _is_subject(reference, self._patient_id, own_urls):
-            chart.foreign.append(resource)
-        else:
+        elif own:
             chart.resources.setdefault(type(resource), []).append(resource)
+        else:
+            chart.foreign.append(resource)
 
 
 def _deliver_page(page: bytes, where: str) -> Delivery:
@@ -373,10 +412,26 @@ def _deliver_page(page: bytes, where: str) -> Delivery:
         return Delivery("other")
 
 
-def _is_subject(reference: str, patient_id: str, own_urls: set[str]) -> bool:
-    """Whether a reference, relative, absolute or a urn, means the patient of the call."""
-    if reference == f"Patient/{patient_id}" or reference in own_urls:
-        return True
+def _state(key: PrefetchKey, delivery: Delivery, own: bool, foreign: bool) -> tuple[State, str]:
+    """What a delivery makes of its key, and why, where it is no full answer; `own` and `foreign`:
+    whether it holds anything of the patient's, and of other people.
+    """
+    if delivery.kind == "error":
+        return "failed", "an OperationOutcome was sent"
+    if delivery.kind == "other" or (delivery.kind == "resource" and not key.is_read):
+        return "absent", "the value is not what the key asks for"
+    if not own and not (foreign and key.required):
+        if delivery.refused:
+            return "failed", "an OperationOutcome was sent"
+        if foreign:
+            return "failed", "all of it belongs to other patients"
+        if delivery.entries:
+            return "failed", "does not hold the patient" if key.is_read else "holds nothing we read"
+    return ("incomplete" if delivery.more else "answered"), ""
+
+
+def _means(reference: str, patient_id: str) -> bool:
+    """Whether a reference, absolute, versioned or a urn, means the patient of the call."""
     if reference.startswith("urn:uuid:"):
         return reference == f"urn:uuid:{patient_id}"
     if reference.startswith("#"):

@@ -24,23 +24,32 @@ class Quantity:
     unit: str
     comparator: str = ""
 
-    def _other(self, other: "Quantity") -> Decimal:
-        if other.unit != self.unit:
-            raise UnitMismatch(f"{self.unit} compared with {other.unit}")
-        return other.value
+    def _is_of_its_unit(self, other: "Quantity") -> bool:
+        """Whether both have the same unit; one without any compares only with its like."""
+        if other.unit == self.unit:
+            return True
+        if not self.unit or not other.unit:
+            return False
+        raise UnitMismatch(f"{self.unit} compared with {other.unit}")
 
     def below(self, other: "Quantity") -> bool | None:
-        """Whether it is < other; None when a comparator leaves that open."""
-        number = self._other(other)
+        """Whether it is < other; None when a comparator, or a number without a unit, leaves that
+        open.
+        """
+        if not self._is_of_its_unit(other):
+            return None
         if not self.comparator and not other.comparator:
-            return self.value < number
+            return self.value < other.value
         return _lies_below(self, other)
 
     def above(self, other: "Quantity") -> bool | None:
-        """Whether it is > other; None when a comparator leaves that open."""
-        number = self._other(other)
+        """Whether it is > other; None when a comparator, or a number without a unit, leaves that
+        open.
+        """
+        if not self._is_of_its_unit(other):
+            return None
         if not self.comparator and not other.comparator:
-            return self.value > number
+            return self.value > other.value
         return _lies_below(other, self)
 
     def at_least(self, other: "Quantity") -> bool | None:
@@ -62,16 +71,16 @@ class Quantity:
     def ratio(self, other: "Quantity") -> "Quantity | None":
         """This divided by other as a plain number, a bound when either is one.
 
-        None when other is not above zero, or when two bounds leave the ratio open on both sides.
+        None when other is not above zero, when only one has a unit, or when two bounds leave the
+        ratio open on both sides.
         """
-        number = self._other(other)
-        if number <= 0:
+        if not self._is_of_its_unit(other) or other.value <= 0:
             return None
         turned = _TURNED[other.comparator]
         if self.comparator and turned and self.comparator[0] != turned[0]:
             return None
         strict = min(x for x in (self.comparator, turned) if x or not (self.comparator or turned))
-        return Quantity(self.value / number, "1", strict)
+        return Quantity(self.value / other.value, "1", strict)
 
     def __str__(self) -> str:
         return f"{self.comparator}{self.value:f} {self.unit}"

@@ -61,6 +61,9 @@ class ReferenceRange(Element):
     text: str | None = None
 
 
+NOBODY = "unreadable"  # where a reference leads that cannot be read: to no resource of the chart
+
+
 class Reference(Element):
     reference: str | None = None
     display: str | None = None
@@ -92,6 +95,13 @@ class Resource(Struct, rename="camel", gc=False, tag_field="resourceType"):
     id: str | None = None
 
 
+class Clinical(Resource):
+    """A resource about one patient; `patient` is what DSTU2 called the subject."""
+
+    subject: Reference | None = None
+    patient: Reference | None = None
+
+
 class Patient(Resource, tag="Patient"):
     gender: str | None = None
     birth_date: str | None = None
@@ -99,10 +109,9 @@ class Patient(Resource, tag="Patient"):
     deceased_date_time: str | None = None
 
 
-class Observation(Resource, tag="Observation"):
+class Observation(Clinical, tag="Observation"):
     status: str | None = None
     code: CodeableConcept | None = None
-    subject: Reference | None = None
     effective_date_time: str | None = None
     effective_period: Period | None = None
     effective_instant: str | None = None
@@ -119,11 +128,10 @@ class Observation(Resource, tag="Observation"):
     contained: list[Contained] = []
 
 
-class Condition(Resource, tag="Condition"):
+class Condition(Clinical, tag="Condition"):
     clinical_status: CodeableConcept | None = None
     verification_status: CodeableConcept | None = None
     code: CodeableConcept | None = None
-    subject: Reference | None = None
     onset_date_time: str | None = None
     onset_period: Period | None = None
     recorded_date: str | None = None
@@ -162,34 +170,31 @@ class DispenseRequest(Element):
     validity_period: Period | None = None
 
 
-class MedicationRequest(Resource, tag="MedicationRequest"):
+class MedicationRequest(Clinical, tag="MedicationRequest"):
     status: str | None = None
     intent: str | None = None
     do_not_perform: bool | None = None
     medication_codeable_concept: CodeableConcept | None = None
     medication_reference: Reference | None = None
-    subject: Reference | None = None
     authored_on: str | None = None
     dosage_instruction: list[Dosage] = []
     dispense_request: DispenseRequest | None = None
     contained: list[Contained] = []
 
 
-class MedicationAdministration(Resource, tag="MedicationAdministration"):
+class MedicationAdministration(Clinical, tag="MedicationAdministration"):
     status: str | None = None
     medication_codeable_concept: CodeableConcept | None = None
     medication_reference: Reference | None = None
-    subject: Reference | None = None
     effective_date_time: str | None = None
     effective_period: Period | None = None
     contained: list[Contained] = []
 
 
-class MedicationStatement(Resource, tag="MedicationStatement"):
+class MedicationStatement(Clinical, tag="MedicationStatement"):
     status: str | None = None
     medication_codeable_concept: CodeableConcept | None = None
     medication_reference: Reference | None = None
-    subject: Reference | None = None
     effective_date_time: str | None = None
     effective_period: Period | None = None
     dosage: list[Dosage] = []
@@ -200,29 +205,26 @@ class Medication(Resource, tag="Medication"):
     code: CodeableConcept | None = None
 
 
-class DiagnosticReport(Resource, tag="DiagnosticReport"):
+class DiagnosticReport(Clinical, tag="DiagnosticReport"):
     status: str | None = None
     code: CodeableConcept | None = None
-    subject: Reference | None = None
     effective_date_time: str | None = None
     effective_period: Period | None = None
     issued: str | None = None
     conclusion: str | None = None
 
 
-class ServiceRequest(Resource, tag="ServiceRequest"):
+class ServiceRequest(Clinical, tag="ServiceRequest"):
     status: str | None = None
     intent: str | None = None
     do_not_perform: bool | None = None
     code: CodeableConcept | None = None
-    subject: Reference | None = None
     authored_on: str | None = None
 
 
-class Procedure(Resource, tag="Procedure"):
+class Procedure(Clinical, tag="Procedure"):
     status: str | None = None
     code: CodeableConcept | None = None
-    subject: Reference | None = None
     performed_date_time: str | None = None
     performed_period: Period | None = None
 
@@ -231,11 +233,10 @@ class EncounterLocation(Element):
     location: Reference | None = None
 
 
-class Encounter(Resource, tag="Encounter"):
+class Encounter(Clinical, tag="Encounter"):
     status: str | None = None
     class_: Coding | None = msgspec.field(default=None, name="class")
     type: list[CodeableConcept] = []
-    subject: Reference | None = None
     period: Period | None = None
     location: list[EncounterLocation] = []
 
@@ -359,12 +360,26 @@ def _fit(value: Any, info: Any, path: str, notes: list[Note]) -> Any:
             return _number(value)
         return _fit(value, choices[0], path, notes)
     if isinstance(info, StructType):
+        if info.cls is Reference:
+            return _fit_reference(value, info, path, notes)
         if not isinstance(value, dict):
             raise _Misfit
         return _fit_struct(value, info, path, notes)
     if isinstance(info, ListType):
         return _fit_list(value, info, path, notes)
     return _SCALARS[type(info)](value)
+
+
+def _fit_reference(value: Any, info: StructType, path: str, notes: list[Note]) -> Any:
+    """A reference of the wrong shape still means somebody: read as far as it is text, else it leads
+    to nobody of the chart.
+    """
+    if isinstance(value, dict):
+        return _fit_struct(value, info, path, notes)
+    notes.append(Note(path, "not a Reference, read as far as it is text"))
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0].get("reference") if isinstance(value[0], dict) else value[0]
+    return Reference(reference=whole_text(value) if isinstance(value, str) else NOBODY)
 
 
 def _fit_list(value: Any, info: ListType, path: str, notes: list[Note]) -> list[Any]:
@@ -405,5 +420,5 @@ _SCALARS: dict[type, Callable[[Any], Any]] = {
     BoolType: _truth,
     IntType: _number,
     FloatType: _number,
-    AnyType: lambda value: value,
+    AnyType: lambda value: json.loads(with_whole_escapes(json.dumps(value).encode())),
 }

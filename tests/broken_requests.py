@@ -66,7 +66,11 @@ BROKEN = (
     Broken("an empty context", (put("context", {}),), "userId", ("REQ-06", "HOK-01")),
     *(_without(f"context.{x}", "REQ-06", "HOK-01") for x in ("userId", "patientId")),
     *_each("context.userId", _WRONG_TYPES, "HOK-01"),
-    *_misplaced("context.userId", ("", "123", "Practitioner/", "x/1"), "HOK-02"),
+    *_misplaced(
+        "context.userId",
+        ("", "123", "Practitioner/", "x/1", "Practitioner/a/b", "Practitioner/a b"),
+        "HOK-02",
+    ),
     *_each("context.patientId", _WRONG_TYPES, "HOK-01"),
     *_misplaced("context.patientId", ("", " ", "a/b", "..", "p1?x", "Patient/a/b"), "HOK-03"),
     *_each("context.encounterId", (5, ["e1"]), "HOK-01"),
@@ -80,7 +84,11 @@ BROKEN = (
     ),
     *(_granted(f"no {x}", drop(f"fhirAuthorization.{x}"), x) for x in GRANT),
     *_grants("token_type", ("bearer", "MAC", ""), in_schema=False),
-    *_grants("access_token", ("", " "), in_schema=False),
+    *(
+        x
+        for name in ("access_token", "scope", "subject")
+        for x in _grants(name, ("", " "), in_schema=False)
+    ),
     *_grants("expires_in", ("300", 300.5, None, True)),
     *(x for name in GRANT if name != "expires_in" for x in _grants(name, (5,))),
     *_grants("patient", (5,)),

@@ -305,7 +305,7 @@ EXCHANGES = (
     _fires(
         "a message among the results",
         add(RESULTS, _WARNING_ENTRY, at=0),
-        unusable=[("prefetch.entry[0]", "a message of the server, not data")],
+        unusable=[("results.entry[0]", "a message of the server, not data")],
     ),
     _refused("a first page only", 412, put("prefetch.results.link", _NEXT), values=NORMAL),
     _fires("a Bundle of another type", put("prefetch.results.type", "collection")),

@@ -7,8 +7,9 @@ import time
 import tomllib
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from flask.testing import FlaskClient
@@ -70,7 +71,8 @@ def diagnostics(answer: TestResponse) -> str:
 
 
 def keys_named(text: str) -> set[str]:
-    return set(re.findall(r"\w+", text.rpartition(":")[2]))
+    """The prefetch keys in a 412's diagnostics, each followed by its reason in parentheses."""
+    return set(re.findall(r"(\w+) \(", text.partition(": ")[2]))
 
 
 def sources(client: FlaskClient, body: Json) -> dict[str, Json]:
@@ -130,18 +132,18 @@ FURTHER = [
     (
         "an object for a list that is read",
         on_result(0, "referenceRange", {"low": {"value": 30, "unit": "U/L", "code": "U/L"}}),
-        ("prefetch.entry[0]: Observation.referenceRange", "not a list, read as a list of one"),
+        ("results.entry[0]: Observation.referenceRange", "not a list, read as a list of one"),
     ),
     (
         "a text for a number",
         on_result(5, "valueQuantity.value", "9.4"),
-        ("prefetch.entry[5]: Observation.valueQuantity.value", "wrong shape, read as absent"),
+        ("results.entry[5]: Observation.valueQuantity.value", "wrong shape, read as absent"),
     ),
-    ("an entry of nothing", add(RESULTS, {}), ("prefetch.entry[24]", "no resource")),
+    ("an entry of nothing", add(RESULTS, {}), ("results.entry[24]", "no resource")),
     (
         "a resource of no type",
         add(RESULTS, {"resource": {"id": "x"}}),
-        ("prefetch.entry[24]", "not a resource with a type"),
+        ("results.entry[24]", "not a resource with a type"),
     ),
 ]
 
@@ -289,7 +291,155 @@ def test_a_required_key_that_failed_is_412_naming_it(
     assert keys_named(diagnostics(send(client, body))) == {key}
 
 
+NOT_READ: list[object] = [
+    {"resourceType": "Bundle", "entry": "x"},
+    {"resourceType": "Bundle", "entry": [None, 5, "x", [], {}]},
+    {"resourceType": "Bundle", "entry": [{"resource": json.dumps(ALP_BUNDLE["entry"][0])}]},
+    {"resourceType": "Bundle", "entry": [{"resource": {"resourceType": "MedicationOrder"}}]},
+    {"resourceType": "Bundle", "entry": [{"resource": OUTCOME}]},
+    {"resourceType": "Bundle", "entry": [{"resource": OUTCOME, "search": {"mode": "outcome"}}]},
+]
+
+
+@rows("PFD-16", "PFD-12", "PFD-14")
+@pytest.mark.parametrize("value", NOT_READ, ids=lambda x: json.dumps(x)[:70])
+def test_a_bundle_of_which_nothing_can_be_read_answers_nothing(
+    client: FlaskClient, whole: Whole, value: object
+) -> None:
+    assert keys_named(diagnostics(send(client, declared(value)))) == {"alp"}
+
+    body = whole(WARNED)
+    body["prefetch"]["conditions"] = value
+    card = send(client, body).get_json()["cards"][0]
+    assert card["indicator"] == "info"
+    assert "**Not checked:** problem list." in card["detail"]
+
+
+@rows("PFD-04", "PFD-07")
+def test_a_message_that_nothing_was_found_is_an_answer(client: FlaskClient, whole: Whole) -> None:
+    none_found = {
+        "resourceType": "OperationOutcome",
+        "issue": [{"severity": "warning", "code": "processing"}],
+    }
+    body = whole(WARNED)
+    body["prefetch"]["medications"] = {
+        "resourceType": "Bundle",
+        "total": 0,
+        "entry": [{"resource": none_found, "search": {"mode": "outcome"}}],
+    }
+
+    assert cards_of(send(client, body).get_json()) == ("lowAlpPersistent warning",)
+    assert sources(client, body)["medications"]["state"] == "answered"
+
+
+@rows("PFD-07")
+def test_a_message_beside_results_does_not_cost_the_results(client: FlaskClient) -> None:
+    body = declared({**ALP_BUNDLE, "entry": [{"resource": OUTCOME}, *ALP_BUNDLE["entry"]]})
+
+    assert cards_of(send(client, body).get_json()) == FIRES
+
+
+OTHERS: list[object] = [
+    {"reference": "Patient/somebody-else"},
+    {"reference": "https://ehr.example.org/fhir/Patient/p11"},
+    [{"reference": "Patient/somebody-else"}],
+    "Patient/somebody-else",
+    7,
+]
+
+
+@rows("REQ-13", "PFD-14")
+@pytest.mark.parametrize("subject", OTHERS, ids=json.dumps)
+@pytest.mark.parametrize("key", ["conditions", "medications"])
+def test_what_belongs_to_other_patients_does_not_answer_a_key(
+    client: FlaskClient, whole: Whole, key: str, subject: object
+) -> None:
+    body = whole(WARNED)
+    kept = body["prefetch"]["conditions"]["entry"]
+    body["prefetch"][key] = bundle([{**x["resource"], "subject": subject} for x in kept[:2]])
+    without = whole(WARNED)
+    del without["prefetch"][key]
+
+    assert cards_of(send(client, body).get_json()) == cards_of(send(client, without).get_json())
+    assert sources(client, body)[key]["why"] == "all of it belongs to other patients"
+
+
+@rows("REQ-13")
+@pytest.mark.parametrize("element", ["subject", "patient"])
+@pytest.mark.parametrize("value", OTHERS, ids=json.dumps)
+def test_other_people_s_results_are_unusable_and_no_card(
+    client: FlaskClient, element: str, value: object
+) -> None:
+    strangers = [{**x["resource"], element: value} for x in ALP_BUNDLE["entry"]]
+    if element != "subject":
+        for one in strangers:
+            del one["subject"]
+    body = declared(bundle(strangers))
+
+    assert send(client, body).get_json() == {"cards": []}
+    verdicts = send(client, body, EXPLAIN).get_json()["verdicts"]
+    found = {x["topic"]: x["verdict"] for x in verdicts}
+    assert found["lowAlpPersistent"] == found["raisedAlpSourceUnknown"] == "data-unusable"
+
+
+@rows("PFD-06", "PFD-16")
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        (ALP_BUNDLE, None, "answered"),
+        (ALP_BUNDLE, "x", "answered"),
+        (ALP_BUNDLE, OUTCOME, "failed"),
+        (ALP_BUNDLE, {**ALP_BUNDLE, "link": [{"relation": "next"}]}, "incomplete"),
+        (None, "x", "answered"),
+        (OUTCOME, {**ALP_BUNDLE, "link": [{"relation": "next"}]}, "failed"),
+    ],
+)
+def test_of_two_answers_to_a_key_the_worse_counts_in_either_order(
+    tmp_path: Path, one: object, other: object, expected: str
+) -> None:
+    site = tmp_path / "site.toml"
+    site.write_text('[prefetch]\nour-alp = "alp"\n', encoding="utf-8")
+    client = create_app(Settings(open=True, site_file=site), now=now).test_client()
+    for first, second in ((one, other), (other, one)):
+        body = changed(drop("prefetch.results"))
+        body["prefetch"] |= {"our-alp": first, "alp": second}
+
+        assert sources(client, body)["alp"]["state"] == expected
+
+
+@rows("PFD-05")
+def test_a_failure_under_a_site_s_own_name_is_said(client: FlaskClient) -> None:
+    body = changed(put("prefetch.results", OUTCOME))
+
+    assert ("results", "an OperationOutcome was sent") in whys(
+        send(client, body, EXPLAIN).get_json()
+    )
+
+
+@rows("ERR-05")
+@pytest.mark.parametrize(
+    ("key", "value", "why"),
+    [
+        ("alp", OUTCOME, "an OperationOutcome was sent"),
+        ("alp", {**ALP_BUNDLE, "link": [{"relation": "next", "url": "?page=2"}]}, "one page"),
+        ("alp", "x", "the value is not what the key asks for"),
+        ("patient", {"resourceType": "Patient", "id": "p2"}, "does not hold the patient"),
+    ],
+)
+def test_a_412_says_why_each_key_could_not_be_had(
+    client: FlaskClient, key: str, value: object, why: str
+) -> None:
+    body = declared()
+    body["prefetch"][key] = value
+
+    assert f"{key} ({why}" in diagnostics(send(client, body))
+
+
 PAGED = [
+    [{"relation": "next"}],
+    [{"relation": "next", "url": ""}],
+    [{"relation": "next", "url": None}],
+    [{"relation": "next", "url": 5}],
     [{"relation": "next", "url": "https://ehr.example.org/fhir?page=2"}],
     [{"relation": "self", "url": "x"}, {"relation": "next", "url": "?page=2"}],
     {"relation": "next", "url": "https://ehr.example.org/fhir?page=2"},
@@ -482,7 +632,6 @@ TYPES = {
         ("system/*.cruds", TYPES),
         ("user/*.*", TYPES),
         ("openid fhirUser", TYPES),  # nothing that says which types
-        ("", TYPES),
         (FULL, {"Patient", "Observation"}),
         (f"{FULL} user/Condition.rs", {"Patient", "Observation", "Condition"}),
         (f"{FULL} user/Condition.write", {"Patient", "Observation"}),
@@ -561,7 +710,19 @@ def test_ids_are_encoded(fetching: FlaskClient, fhir: FhirServer) -> None:
     paths = [x.path for x in fhir.asked]
 
     assert "/fhir/Patient/p%252F1%26x%3Dy%7C%C3%A9" in paths
-    assert all("patient=p%252F1%26x%3Dy%7C%C3%A9&" in x for x in paths if "?" in x)
+    assert all("patient=p%252F1%26x%3Dy%5C%7C%C3%A9&" in x for x in paths if "?" in x)
+
+
+@rows("FHR-09", "HOK-03")
+@pytest.mark.parametrize("name", ["a,b", "a\\,b", "a$b", "a|b"])
+def test_an_id_with_a_sign_of_the_search_syntax_asks_for_one_patient(
+    fetching: FlaskClient, fhir: FhirServer, name: str
+) -> None:
+    send(fetching, asking(fhir, name=name))
+
+    values = [parse_qs(urlsplit(x.path).query)["patient"] for x in fhir.asked if "?" in x.path]
+    unescaped = r"(?<!\\)(?:\\\\)*[,|$]"
+    assert values and not any(re.search(unescaped, x) for found in values for x in found)
 
 
 @rows("PRF-04", "REQ-17")

@@ -99,6 +99,10 @@ TOLERATED = {
     "a null encounter": [put("context.encounterId", None)],
     "a typed patient id": [put("context.patientId", "Patient/p1")],
     "a user who is the patient": [put("context.userId", "Patient/p1")],
+    "a token for the patient by reference": [
+        put("fhirServer", SERVER),
+        put("fhirAuthorization", {**GRANT, "patient": "Patient/p1"}),
+    ],
     "a user of a type the hook does not list": [put("context.userId", "Device/1")],
     "a long id": [put("context.userId", f"Practitioner/{'a' * 194}")],
     "a null fhirServer": [put("fhirServer", None)],
@@ -290,6 +294,10 @@ HARMLESS = {
     ),
     "half a surrogate pair in a name of the patient": GOOD.replace('"Pat"', '"\\ud83d"', 1),
     "half a surrogate pair in a unit": GOOD.replace('"mg/dL"', '"mg/dL\\ud83d"', 1),
+    "half a surrogate pair in a member that we do not know": inside("", '"n":"\\ud83d"'),
+    "the sign for an unknown character in an extension": inside("", '"extension":{"a":"\\ufffd"}'),
+    "a backslash before its name": inside("", '"extension":{"a":"\\\\ufffd"}'),
+    "that sign in a short value": inside("prefetch", '"n":{"t":"\\ufffd"}'),
     "characters that few fonts have": GOOD.replace('"Pat"', '"\\ud83d\\udc4d \\u202e \\u0000"', 1),
 }
 

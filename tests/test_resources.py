@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from cds_service.quantity import finite_number
 from cds_service.resources import (
+    NOBODY,
     READ_TYPES,
     CodeableConcept,
     Coding,
@@ -86,7 +87,6 @@ ODD: dict[str, list[Any]] = {
     "code.text": [1.5],
     "code.coding.1": ["6768-6", ["6768-6"], None],
     "code.coding.0.display": [{"text": MARK}],
-    "subject": ["Patient/p1"],
     "effectiveDateTime": [20260105],
     "valueQuantity": [28.5, "28.5 U/L"],
     "valueQuantity.unit": [1],
@@ -108,6 +108,25 @@ def test_an_element_of_the_wrong_shape_is_absent_and_costs_nothing_else(
     assert found == expected
     assert [x.where for x in notes] == [re.sub(r"\.(\d+)", r"[\1]", f"Observation.{path}")]
     assert MARK not in repr(notes)
+
+
+@pytest.mark.parametrize(
+    ("odd", "expected"),
+    [
+        ("Patient/p1", "Patient/p1"),
+        (["Patient/p1"], "Patient/p1"),
+        ([{"reference": "Patient/p1"}], "Patient/p1"),
+        ([{"reference": "Patient/p1"}, {"reference": "Patient/p2"}], NOBODY),
+        ([{"display": "Somebody"}], NOBODY),
+        ([], NOBODY),
+        (7, NOBODY),
+    ],
+)
+def test_a_subject_of_the_wrong_shape_is_still_somebody(odd: Any, expected: str) -> None:
+    found, notes = read(changed("subject", odd))
+
+    assert found.subject.reference == expected
+    assert [x.where for x in notes] == ["Observation.subject"]
 
 
 @pytest.mark.parametrize("path", ["code.coding", "interpretation", "referenceRange", "note"])
