@@ -184,14 +184,13 @@ class Drug(Entry):
         """The dose of a day in mg: the first number of mg in the dosage, else in the name, times
         the doses a day.
 
-        None when either is not said.
+        None when the dose is not said, or "twice daily" and the like only in words.
         """
         single = next((x for x in map(_milligrams, self.dosages) if x is not None), None)
         if single is None:
             single = _milligrams_in(self.name)
-        if single is None:
-            return None
-        return single * _doses_a_day(self.dosages, self.name)
+        times = _doses_a_day(self.dosages, self.name)
+        return None if single is None or times is None else single * times
 
     @staticmethod
     def counts(resource: Resource) -> bool:
@@ -223,6 +222,8 @@ def _dose_dates(resource: Resource, today: int) -> tuple[Moment | None, Moment |
     assert isinstance(resource, MedicationAdministration | MedicationStatement)
     period = resource.effective_period
     first = first_date(today, resource.effective_date_time, start_of(period))
+    if isinstance(resource, MedicationAdministration) and period is None:
+        return first, first  # one dose, on one day
     return first, _last_day(end_of(period))
 
 
@@ -243,8 +244,16 @@ def _milligrams(dosage: Dosage) -> Decimal | None:
     return _milligrams_in(dosage.text or "")
 
 
-def _doses_a_day(dosages: Iterable[Dosage], name: str) -> Decimal:
-    """The coded doses a day, 1 when none are coded; "weekly" in the words divides by seven."""
+_SEVERAL_A_DAY = re.compile(
+    r"\b(?:twice|(?:two|three|four|[2-9]) times|[2-9] ?x|b\.?i\.?d|t\.?[id]\.?[ds]|q\.?i\.?d"
+    r"|every \d+ (?:h|hours|hrs)|q ?\d+ ?h)\b"
+)
+
+
+def _doses_a_day(dosages: Iterable[Dosage], name: str) -> Decimal | None:
+    """The coded doses a day; else one, a seventh where the words say weekly, None where they say
+    several.
+    """
     for dosage in dosages:
         repeat = dosage.timing.repeat if dosage.timing is not None else None
         if repeat is not None and repeat.period and repeat.period_unit in _DAYS_IN:
@@ -252,7 +261,9 @@ def _doses_a_day(dosages: Iterable[Dosage], name: str) -> Decimal:
             if times and period:
                 return times / (period * _DAYS_IN[repeat.period_unit])
     words = " ".join([name, *(x.text or "" for x in dosages)]).lower()
-    return Decimal(1) / 7 if "weekly" in words or "a week" in words else Decimal(1)
+    if "weekly" in words or "a week" in words:
+        return Decimal(1) / 7
+    return None if _SEVERAL_A_DAY.search(words) else Decimal(1)
 
 
 def _last_day(*texts: str | None) -> Moment | None:
@@ -292,6 +303,11 @@ class Report(Entry):
         text: str | None = self.resource.conclusion
         return text or ""
 
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """What the report says in words."""
+        return (self.conclusion,) if self.conclusion else ()
+
 
 class Request(Entry):
     """A ServiceRequest."""
@@ -306,6 +322,11 @@ class Request(Entry):
         """Whether the test is still to come."""
         resource = self.resource
         return resource.status in ("active", "draft", "on-hold") and not resource.do_not_perform
+
+    @property
+    def is_draft(self) -> bool:
+        """Whether somebody is writing it at this moment."""
+        return bool(self.resource.status == "draft")
 
 
 class Stay(Entry):
@@ -342,9 +363,12 @@ class Stay(Entry):
         return bool(self.resource.status == "in-progress")
 
     def covers(self, moment: Moment) -> bool:
-        """Whether every day the moment can mean lies inside the stay, both ends included."""
-        return (
-            self.start is not None
-            and self.start.first <= moment.first
-            and (self.end is None or moment.last <= self.end.last)
-        )
+        """Whether every day the moment can mean lies inside the stay, both ends included.
+
+        A stay without an end lasts while it is under way, else the day it began.
+        """
+        if self.start is None or moment.first < self.start.first:
+            return False
+        if self.end is not None:
+            return moment.last <= self.end.last
+        return self.is_under_way or moment.last <= self.start.last

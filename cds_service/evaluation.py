@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cds_service.content import Content, Family, Topic
-from cds_service.content_files import Mode
+from cds_service.content_files import Hold, Mode
 from cds_service.evidence import Answer, Record, Undecided, surely, unique
 from cds_service.facts import PatientFacts
 from cds_service.rules import Advice, Verdict
@@ -42,7 +42,7 @@ def review(
         if mode == "off" and not also_off:
             verdicts.append(_switched_off(topic))
             continue
-        verdict = _ask(topic, facts, holding.record.unchecked)
+        verdict = _ask(topic, facts, holding.unchecked(topic))
         if verdict.advice is not None:
             alive = _plan_orders(topic, verdict, verdict.advice, facts)
             _settle_indicator(topic, verdict, facts)
@@ -121,12 +121,23 @@ class _Holds:
     """What keeps every card back, such as a deceased patient."""
 
     def __init__(self, family: Family, facts: PatientFacts) -> None:
-        self.record = facts.trace.begin("holds")
-        self._holding = [hold for hold, ask in family.holds if surely(ask(facts))]
+        self._asked: list[tuple[Hold, bool, list[str]]] = []
+        for hold, ask in family.holds:
+            record = facts.trace.begin("holds")
+            self._asked.append((hold, surely(ask(facts)), record.unchecked))
+
+    def unchecked(self, topic: Topic) -> list[str]:
+        """What was not answered of the questions that could have held a topic's card back."""
+        return [
+            name
+            for hold, _, lacking in self._asked
+            if topic.code not in hold.keeps
+            for name in lacking
+        ]
 
     def apply(self, topic: Topic, verdict: Verdict) -> None:
         """Suppresses the verdict unless each hold keeps its topic."""
-        for hold in self._holding:
+        for hold in (hold for hold, holds, _ in self._asked if holds):
             kept = topic.code in hold.keeps or (
                 topic.code in hold.keeps_warnings and verdict.indicator == "warning"
             )
@@ -172,7 +183,7 @@ def _plan_orders(topic: Topic, verdict: Verdict, advice: Advice, facts: PatientF
     verdict.orders = tuple(x for x in wanted if facts.is_orderable(x))
     verdict.left_out = tuple(x for x in offered if x not in wanted)
     vital = advice.hinges_on if advice.hinges_on is not None else tuple(card.kept_alive_by)
-    alive = any(not _is_finished(facts, x, advice) for x in vital) if vital else bool(wanted)
+    alive = bool(wanted) and (not vital or any(not _is_finished(facts, x, advice) for x in vital))
     verdict.unchecked = unique((*verdict.unchecked, *verdict.record.unchecked))
     return alive or card.always_shown or variant.always_shown
 

@@ -11,13 +11,14 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 
 class Rejected:
-    """An entry that could not be used, and why."""
+    """An entry that could not be used, and why; `foreign` says that it is about somebody else."""
 
-    __slots__ = ("entry", "why")
+    __slots__ = ("entry", "foreign", "why")
 
-    def __init__(self, entry: Any, why: str) -> None:
+    def __init__(self, entry: Any, why: str, *, foreign: bool = False) -> None:
         self.entry = entry
         self.why = why
+        self.foreign = foreign
 
 
 class Answer:

@@ -280,6 +280,10 @@ class PatientFacts:
         """Whether a text matches a set's pattern in a sentence that is not negated."""
         return self._terms.says(name, text)
 
+    def sentences(self, name: str, text: str) -> str:
+        """The sentences of a text that match a set's pattern and are not negated, "" when none."""
+        return ". ".join(self._terms.sentences_saying(name, text))
+
     def matches(self, name: str, entry: Entry) -> bool:
         """Whether an entry's own code or text belongs to a set."""
         return name in self._terms.of_concept(entry.resource.code)
@@ -320,12 +324,12 @@ class PatientFacts:
             outcome = result.measured(measure, self.sex)
             if isinstance(outcome, str):
                 rejected.append(Rejected(result, outcome))
-            elif measure.not_specimen and self.says(measure.not_specimen, result.remarks):
+            elif measure.not_specimen and self.says(measure.not_specimen, result.specimen):
                 rejected.append(Rejected(result, "another specimen"))
             else:
                 usable.append(outcome)
         for result in self._held.foreign_results(measure.value_set):
-            rejected.append(Rejected(result, "belongs to another patient"))
+            rejected.append(Rejected(result, "belongs to another patient", foreign=True))
         for result in self._held.look_alikes(measure.value_set):
             rejected.append(Rejected(result, "looks like it, but carries no known code"))
         return sorted(usable, key=_newest_first, reverse=True), rejected
@@ -345,7 +349,10 @@ class PatientFacts:
         low, high, limit_from = number.low, number.high, "report"
         if (low is None or high is None) and number.has_unit:
             other = self.fallback(measure, number.moment.first) or (None, None)
-            limit_from = "fallback" if low is None and high is None else "report"
+            if low is None and high is None:
+                limit_from = "fallback"
+            elif (low is None and other[0]) or (high is None and other[1]):
+                limit_from = "completed"
             low, high = low or other[0], high or other[1]
         return Judged(number, low, high, limit_from)
 
@@ -447,10 +454,12 @@ class PatientFacts:
         """The inpatient and observation encounters."""
         return [x for x in self._held.encounters() if x.kind in STAY and x.start is not None]
 
-    def encounters_saying(self, name: str) -> list[Stay]:
-        """The encounters whose class, type or location matches a set's pattern."""
+    def encounters_of(self, name: str) -> list[Stay]:
+        """The encounters whose type belongs to a set, or whose class or location says so."""
         return [
-            x for x in self._held.encounters() if any(self.says(name, text) for text in x.places)
+            x
+            for x in self._held.encounters()
+            if name in x.sets or any(self.says(name, text) for text in x.places)
         ]
 
     def is_inpatient(self) -> Answer:
@@ -501,16 +510,23 @@ class PatientFacts:
         return self._ask(key, f"{order}-ordered", f"{rule.title}: on order?", self._ordered, rule)
 
     def _ordered(self, rule: OrderRule) -> Answer:
-        names = {f"order-{rule.name}"} | {row[0] for row in rule.done_by if len(row) == 1}
-        window = self.limit.ordered_window
-        found = [
-            x
-            for name in sorted(names)
-            for x in self.requests(name)
-            if x.within(window, self.today, silencing=True)
-        ]
+        found: list[Request] = []
+        for combination in ((f"order-{rule.name}",), *rule.done_by):
+            each = [self._open_requests(name) for name in combination]
+            if all(each):
+                found = [requests[0] for requests in each]
+                break
         self.trace.frame.used.append(found)
         return self.settled(found, "ServiceRequest")
+
+    def _open_requests(self, name: str) -> list[Request]:
+        """The open requests of a set inside the window; a draft needs no date."""
+        window, today = self.limit.ordered_window, self.today
+        return [
+            x
+            for x in self.requests(name)
+            if x.within(window, today, silencing=True) or (x.is_draft and x.moment is None)
+        ]
 
     def is_orderable(self, order: str) -> bool:
         """Whether the site can order the test."""

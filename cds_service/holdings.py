@@ -132,7 +132,8 @@ class Holdings:
     def _stays(self) -> Iterable[Stay]:
         for resource in self._chart.of(Encounter):
             if resource.status not in NOT_HELD:
-                yield Stay(resource, frozenset(), self._today)
+                sets = frozenset(x for one in resource.type for x in self._terms.of_concept(one))
+                yield Stay(resource, sets, self._today)
 
     def reports(self, name: str) -> list[Report]:
         """The final reports of a set; "*" is all of them."""

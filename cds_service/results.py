@@ -93,15 +93,19 @@ class Result(Entry):
         return tuple(said)
 
     @property
+    def specimen(self) -> str:
+        """What was drawn, by the name of the specimen or its contained type: never by a note."""
+        named = self.resource.specimen
+        said = [named.display if named is not None else None]
+        said += [title_of(x.type) for x in self.resource.contained]
+        return ". ".join(x for x in said if x)
+
+    @property
     def remarks(self) -> str:
-        """What the laboratory says of the specimen: notes, and the contained or named specimen."""
-        resource = self.resource
-        said = [x.text for x in resource.note]
-        if resource.specimen is not None:
-            said.append(resource.specimen.display)
-        for specimen in resource.contained:
-            said += [x.text for x in specimen.note]
-            said += [*map(title_of, specimen.condition), title_of(specimen.type)]
+        """What the laboratory says of the specimen: its notes, its name and its condition."""
+        said = [self.specimen, *(x.text for x in self.resource.note)]
+        for specimen in self.resource.contained:
+            said += [*(x.text for x in specimen.note), *map(title_of, specimen.condition)]
         return ". ".join(x for x in said if x)
 
     @property

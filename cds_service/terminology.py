@@ -229,8 +229,14 @@ class Terminology:
 
     def says(self, name: str, text: str) -> bool:
         """Whether a sentence of the text that is not negated matches a set's pattern."""
+        return any(True for _ in self.sentences_saying(name, text))
+
+    def sentences_saying(self, name: str, text: str) -> Iterator[str]:
+        """The sentences of the text, in lower case, that match a set's pattern and are not
+        negated.
+        """
         one = self.sets[name]
-        return any(self._is_said(one, sentence) for sentence in self._negation.sentences(text))
+        return (x for x in self._negation.sentences(text) if self._is_said(one, x))
 
     def _is_said(self, one: ValueSet, sentence: str) -> bool:
         return (

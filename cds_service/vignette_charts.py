@@ -172,7 +172,7 @@ class Chart:
             resourceType="Encounter",
             status=item.get("status", "finished" if end else "in-progress"),
             **{"class": {"system": f"{_TERMINOLOGY}/v3-ActCode", "code": item.get("class", "AMB")}},
-            type=[{"text": item["type"]}] if "type" in item else None,
+            type=_encounter_types(item) or None,
             period=_period(start, end) or None,
             location=[{"location": {"display": item["location"]}}] if "location" in item else None,
         )
@@ -207,6 +207,12 @@ _RESOURCES: Mapping[str, Callable[[Chart, Item], Json]] = {
     "orders": Chart._service_request,
 }
 KINDS = tuple(_RESOURCES)
+
+
+def _encounter_types(item: Item) -> list[Json]:
+    """The types of an encounter: its words, and its code where it has one."""
+    words = [{"text": item["type"]}] if "type" in item else []
+    return [*words, *([_concept(item)] if "code" in item else [])]
 
 
 def unknown(row: str, what: str, name: str, known: Mapping[str, object]) -> ContentError:

@@ -44,7 +44,7 @@ class Cancer:
     @property
     def scan_often_misses(self) -> bool:
         """Whether it is one whose lesions a bone scan tends to miss."""
-        return any(name in x.sets for name in SCAN_OFTEN_MISSES for x in self.entries)
+        return all(any(name in x.sets for name in SCAN_OFTEN_MISSES) for x in self.entries)
 
 
 def _counts_as_history(patient: PatientFacts, problem: Problem) -> bool:
@@ -139,7 +139,9 @@ def plasma_cell_disease(patient: PatientFacts) -> Answer:
 
 @dataclass(frozen=True, slots=True)
 class Lesion:
-    """A lytic bone lesion as the chart gives it."""
+    """A lytic bone lesion as the chart gives it; `text` is the problem's name, or those sentences
+    of a report that describe it.
+    """
 
     entry: Entry
     moment: Moment | None
@@ -165,10 +167,10 @@ def lytic_lesions(patient: PatientFacts) -> list[Lesion]:
         if x.active
     ]
     reports = [
-        Lesion(x, x.moment, x.conclusion, patient.says("text-multiple-lesions", x.conclusion))
+        Lesion(x, x.moment, text, patient.says("text-multiple-lesions", text))
         for x in patient.reports()
         if x.within(patient.limit.report_window, patient.today)
-        and patient.says("text-lytic-lesion", x.conclusion)
+        and (text := patient.sentences("text-lytic-lesion", x.conclusion))
     ]
     found = [*problems, *reports]
     patient.use(*(x.entry for x in found))
@@ -211,9 +213,14 @@ def _explained_itself(patient: PatientFacts, lesion: Lesion) -> bool:
     return any(
         x.moment is not None
         and patient.is_coded(name, x)
-        and abs(x.moment.first - lesion.moment.first) <= window
+        and _may_lie_within(x.moment, lesion.moment, window)
         for x in patient.problems(name, silencing=True)
     )
+
+
+def _may_lie_within(one: Moment, other: Moment, days: int) -> bool:
+    """Whether some days that the two can mean lie at most so many days apart."""
+    return one.first - other.last <= days and other.first - one.last <= days
 
 
 def unexplained_lesions(patient: PatientFacts) -> list[Lesion]:

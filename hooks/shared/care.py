@@ -17,7 +17,7 @@ def hospice_care(patient: PatientFacts) -> Answer:
         *(x for x in patient.problems(name, silencing=True) if x.active),
         *(x for x in patient.requests(name) if x.resource.status == "active"),
         *(x for x in patient.acts(name) if x.within(window, patient.today, silencing=True)),
-        *(x for x in patient.encounters_saying(name) if x.resource.status == "in-progress"),
+        *(x for x in patient.encounters_of(name) if x.resource.status == "in-progress"),
     ]
     patient.use(*found)
     return patient.settled(found, "Condition")

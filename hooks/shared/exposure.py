@@ -147,29 +147,27 @@ def recent_cytotoxic(patient: PatientFacts) -> Answer:
 @question
 def long_glucocorticoid(patient: PatientFacts) -> Answer:
     """A systemic glucocorticoid in more than a replacement dose, for weeks?"""
-    found = [x for x in patient.drugs("med-glucocorticoid") if _is_long_and_high(patient, x)]
+    found = [x for x in patient.drugs("med-glucocorticoid") if _is_systemic_and_high(patient, x)]
+    days = {day for x in found for day in _days_treated(patient, x)}
     patient.use(*found)
-    return patient.settled(found, "drugs")
+    return patient.settled(len(days) >= patient.limit.glucocorticoid_days.days, "drugs")
 
 
-def _is_long_and_high(patient: PatientFacts, drug: Drug) -> bool:
-    """Whether it was, or may have been, at least so much for so long: what is not known counts."""
+def _is_systemic_and_high(patient: PatientFacts, drug: Drug) -> bool:
+    """Whether it was, or may have been, enough to act: a dose that is not known counts."""
     acts_locally = any(patient.says("text-local-route", text) for text in drug.routes)
-    return not acts_locally and _is_long(patient, drug) and _is_high_dose(patient, drug)
+    return not acts_locally and _is_high_dose(patient, drug)
 
 
-def _is_long(patient: PatientFacts, drug: Drug) -> bool:
-    """Whether enough of the last days were treated; an unknown start or end counts."""
-    window, today = patient.limit.glucocorticoid_window.days, patient.today
-    last = last_dose(patient, drug)
+def _days_treated(patient: PatientFacts, drug: Drug) -> range:
+    """The days of the window on which it was taken; an unknown start or end counts as all of it."""
+    today = patient.today
+    start, last = today - patient.limit.glucocorticoid_window.days, last_dose(patient, drug)
     if drug.first is None or last is None:
-        return drug.runs
-    if today - last > window:
-        return False
-    if not drug.runs and not drug.has_end:
-        return True
-    from_day = max(drug.first.first, today - window)
-    return last - from_day >= patient.limit.glucocorticoid_days.days
+        return range(start, today + 1 if drug.runs else start)
+    if last >= start and not drug.runs and not drug.has_end:
+        return range(start, today + 1)
+    return range(max(drug.first.first, start), last + 1)
 
 
 def _is_high_dose(patient: PatientFacts, drug: Drug) -> bool:

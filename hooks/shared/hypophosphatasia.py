@@ -2,7 +2,7 @@
 to 33).
 """
 
-from cds_service.facts import Answer, PatientFacts, Problem, any_of, question
+from cds_service.facts import Answer, PatientFacts, Problem, Report, Result, any_of, question
 from hooks.shared.exposure import enzyme_replacement_ever, exposed_on, unexposed_readings
 from hooks.shared.readings import is_low
 
@@ -27,13 +27,26 @@ def hypophosphatasia_on_record(patient: PatientFacts) -> Answer:
 @question
 def pathogenic_variant_reported(patient: PatientFacts) -> Answer:
     """Pathogenic ALPL variant reported?"""
-    found = [
-        result
-        for result in patient.final("obs-alpl-gene")
-        if any(patient.says("text-pathogenic", text) for text in result.texts)
-    ]
+    found = [x for x in _gene_tests(patient) if _is_pathogenic(patient, x)]
     patient.use(*found)
     return patient.settled(found, "obs-alpl-gene")
+
+
+def _gene_tests(patient: PatientFacts) -> list[Result | Report]:
+    """ALPL tests as results or as reports, the newest first."""
+    tests: list[Result | Report] = [
+        *patient.final("obs-alpl-gene"),
+        *patient.reports("obs-alpl-gene"),
+    ]
+    dated = [x for x in tests if x.moment is not None]
+    return sorted(dated, key=lambda x: x.moment.last if x.moment else 0, reverse=True)
+
+
+def _is_pathogenic(patient: PatientFacts, test: Result | Report) -> bool:
+    """Whether it names a pathogenic variant, and no word of it casts doubt on that."""
+    return any(patient.says("text-pathogenic", text) for text in test.texts) and not any(
+        patient.says("text-doubtful-variant", text) for text in test.texts
+    )
 
 
 @question
@@ -47,12 +60,13 @@ def hypophosphatasia_unlikely(patient: PatientFacts) -> Answer:
 @question
 def alpl_negative(patient: PatientFacts) -> Answer:
     """Latest ALPL test negative?"""
-    latest = next(iter(patient.final("obs-alpl-gene")), None)
+    latest = next(iter(_gene_tests(patient)), None)
     if latest is None:
         return patient.settled(False, "obs-alpl-gene")
     patient.use(latest)
     negative = any(patient.says("text-no-variant", text) for text in latest.texts)
-    return patient.settled(negative or latest.is_normal, "obs-alpl-gene")
+    is_normal = isinstance(latest, Result) and latest.is_normal
+    return patient.settled(negative or is_normal, "obs-alpl-gene")
 
 
 @question

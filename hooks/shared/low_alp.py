@@ -4,7 +4,16 @@
 
 from collections.abc import Sequence
 
-from cds_service.facts import Answer, Judged, PatientFacts, any_of, finding, question
+from cds_service.facts import (
+    Answer,
+    Judged,
+    PatientFacts,
+    Report,
+    Result,
+    any_of,
+    finding,
+    question,
+)
 from cds_service.quantity import Quantity
 from hooks.shared.exposure import long_glucocorticoid, recent_cytotoxic, unexposed_readings
 from hooks.shared.pregnancy import Span, drawn_in_pregnancy, pregnancies
@@ -94,7 +103,7 @@ def _look_back(patient: PatientFacts, readings: Sequence[Reading]) -> Sequence[R
 def _days_apart(patient: PatientFacts) -> int:
     limit = patient.limit
     is_infant = (
-        patient.born is not None and patient.today - patient.born.last < limit.infant_age.days
+        patient.born is not None and patient.today - patient.born.first < limit.infant_age.days
     )
     return limit.low_apart_infant.days if is_infant else limit.low_apart.days
 
@@ -214,11 +223,18 @@ def severely_malnourished(patient: PatientFacts) -> Answer:
 def coeliac_disease(patient: PatientFacts) -> Answer:
     """Coeliac disease found within a year?"""
     limit = patient.limit
+    tests: list[Result | Report] = [
+        *patient.final("obs-ttg-iga"),
+        *patient.reports("obs-ttg-iga"),
+    ]
     positive = [
         x
-        for x in patient.final("obs-ttg-iga")
+        for x in tests
         if x.within(limit.coeliac_window, patient.today, silencing=True)
-        and (x.is_abnormal or any(patient.says("text-positive", text) for text in x.texts))
+        and (
+            (isinstance(x, Result) and x.is_abnormal)
+            or any(patient.says("text-positive", text) for text in x.texts)
+        )
     ]
     patient.use(*positive)
     if positive:

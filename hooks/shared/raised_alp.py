@@ -308,7 +308,7 @@ def source_already_tested(patient: PatientFacts) -> Answer:
     found = [
         x
         for name in ("obs-balp", "obs-alp-isoenzymes")
-        for x in patient.final(name)
+        for x in (*patient.final(name), *patient.reports(name))
         if x.within(patient.limit.isoenzyme_window, patient.today, silencing=True)
     ]
     patient.use(*found)

@@ -86,13 +86,16 @@ def _limits(
         if number.has_unit and (low is None or low.below(patient.limit.printed_low_floor)):
             low, source = _adult_low(patient, number)
             return low, high or table_high, source, False
-        return low, high or table_high, "report", False
+        return low, high or table_high, "completed" if high is None else "report", False
     share = patient.limit.child_range_share
     high_too_low = _is_less(high, table_high, share)
     low_too_low = _is_less(low, table_low, share)
     if high_too_low or low_too_low:
         return table_low, table_high, "fallback", low_too_low and not high_too_low
-    return low or table_low, high or table_high, "report", False
+    source = (
+        "completed" if (low is None and table_low) or (high is None and table_high) else "report"
+    )
+    return low or table_low, high or table_high, source, False
 
 
 def _is_less(printed: Quantity | None, table: Quantity | None, share: Quantity) -> bool:
@@ -167,7 +170,7 @@ def _void_reason(patient: PatientFacts, reading: Reading) -> str:
         return "after_surgery"
     if _after(patient, "proc-transfusion", patient.limit.void_after_transfusion, moment):
         return "after_transfusion"
-    in_intensive_care = patient.encounters_saying("text-intensive-care")
+    in_intensive_care = patient.encounters_of("text-intensive-care")
     return "intensive_care" if any(x.covers(moment) for x in in_intensive_care) else ""
 
 
@@ -269,7 +272,8 @@ def note_newer_unreadable(patient: PatientFacts, latest: Reading | None) -> None
     newer = [
         moment
         for rejected in patient.rejected("alp")
-        if (moment := rejected.entry.moment) is not None
+        if not rejected.foreign
+        and (moment := rejected.entry.moment) is not None
         and (latest is None or moment.first > latest.moment.first)
     ]
     if newer:

@@ -4,7 +4,7 @@ specification.
 
 from collections.abc import Iterator
 
-from cds_service.facts import Answer, PatientFacts, any_of, gate, question, surely
+from cds_service.facts import Answer, Judged, PatientFacts, any_of, gate, question, surely
 from cds_service.rules import Advice
 from hooks.shared import definitions as d
 from hooks.shared.cancer import Cancer
@@ -19,8 +19,12 @@ def adult(patient: PatientFacts) -> Answer:
 @question
 def calcium_high(patient: PatientFacts) -> Answer:
     """Calcium above its limit within months?"""
+    return patient.settled(_high_calcium(patient), "obs-calcium-total")
+
+
+def _high_calcium(patient: PatientFacts) -> list[Judged]:
     calcium = patient.latest_within("calcium", patient.limit.signs_window)
-    return patient.settled(calcium is not None and calcium.is_high, "obs-calcium-total")
+    return [calcium] if calcium is not None and calcium.is_high else []
 
 
 @question
@@ -76,6 +80,7 @@ def fracture_explains(patient: PatientFacts) -> bool:
     """An ordinary recent fracture, ALP below twice its limit, no bone pain?"""
     return (
         surely(d.recent_ordinary_fracture(patient))
+        and not surely(d.pathological_fracture(patient))
         and not surely(d.bone_pain(patient))
         and not d.alp_at_least(patient, patient.limit.fracture_alp_times)
     )
@@ -126,7 +131,10 @@ def _advice(patient: PatientFacts) -> Advice:
         f"{kind}-alarm" if surely(alarm_sign(patient)) else kind,
         consider=_orders(patient, cancers, wait_for_ggt),
         values=patient.shown(latest) | words,
-        findings=[x for x in (latest, d.paired_ggt(patient)) if x is not None],
+        findings=[
+            *(x for x in (latest, d.paired_ggt(patient)) if x is not None),
+            *_high_calcium(patient),
+        ],
     )
 
 

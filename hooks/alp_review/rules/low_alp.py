@@ -124,6 +124,8 @@ def _advice(patient: PatientFacts, warning: bool) -> Advice:
         "first": low[-1].moment.text,
         "last": low[0].moment.text,
         "cause": cause,
+        "drugs": "none" if patient.is_answered("drugs") else "unknown",
+        "plp_test": "kidney" if surely(d.advanced_kidney_disease(patient)) else "plp",
     }
     return Advice(
         "lowAlpPersistent",

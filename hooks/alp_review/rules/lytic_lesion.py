@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from cds_service.facts import Answer, PatientFacts, question, surely
+from cds_service.facts import Answer, Judged, PatientFacts, question, surely
 from cds_service.rules import Advice
 from hooks.shared import definitions as d
 from hooks.shared.cancer import Lesion
@@ -11,16 +11,19 @@ from hooks.shared.cancer import Lesion
 @question
 def myeloma_signs(patient: PatientFacts) -> Answer:
     """Calcium high, haemoglobin low or kidney function reduced within months?"""
+    return patient.settled(_signs(patient), "obs-calcium-total")
+
+
+def _signs(patient: PatientFacts) -> list[Judged]:
     limit = patient.limit
     calcium = patient.latest_within("calcium", limit.signs_window)
     haemoglobin = patient.latest_within("hemoglobin", limit.signs_window)
     egfr = patient.latest_within("egfr", limit.signs_window)
-    found = (
-        (calcium is not None and calcium.is_high)
-        or (haemoglobin is not None and haemoglobin.is_low)
-        or (egfr is not None and egfr.value.below(limit.reduced_egfr) is True)
-    )
-    return patient.settled(found, "obs-calcium-total")
+    return [
+        *([calcium] if calcium is not None and calcium.is_high else []),
+        *([haemoglobin] if haemoglobin is not None and haemoglobin.is_low else []),
+        *([egfr] if egfr is not None and egfr.value.below(limit.reduced_egfr) is True else []),
+    ]
 
 
 @question
@@ -39,15 +42,16 @@ def lytic_lesion_without_myeloma_screen(patient: PatientFacts) -> Iterator[Advic
         return
     if surely(diagnosed_already(patient)):
         return
-    lesion = _newest_open_lesion(patient)
-    since = lesion.day - patient.limit.before_lesion.days if lesion.day is not None else 0
-    known = d.known_disease_that_may_progress(patient, lesion)
+    lesions = _open_lesions(patient)
+    newest = max(lesions, key=lambda x: x.day or 0)  # an undated one comes last
+    since = newest.day - patient.limit.before_lesion.days if newest.day is not None else 0
+    known = next(filter(None, (d.known_disease_that_may_progress(patient, x) for x in lesions)), "")
     yield Advice(
         "lyticLesionWithoutMyelomaScreen",
-        _variant(patient, lesion, known),
+        _variant(patient, lesions, known),
         consider=_screen(patient),
         values={"alp": _alp_on_file(patient), "pcd": known},
-        findings=[x for x in [d.latest_alp(patient)] if x is not None],
+        findings=[*(x for x in [d.latest_alp(patient)] if x is not None), *_signs(patient)],
         since=since,
         hinges_on=_vital(patient),
     )
@@ -63,12 +67,8 @@ def diagnosed_already(patient: PatientFacts) -> Answer:
     return patient.settled(not _open_lesions(patient), "Condition")
 
 
-def _newest_open_lesion(patient: PatientFacts) -> Lesion:
-    """The newest lesion that is still open; an undated one comes last."""
-    return max(_open_lesions(patient), key=lambda x: x.day or 0)
-
-
-def _variant(patient: PatientFacts, lesion: Lesion, known: str) -> str:
+def _variant(patient: PatientFacts, lesions: Sequence[Lesion], known: str) -> str:
+    """The most urgent words that one of the lesions deserves."""
     if known:
         return "progression"
     metastasis = surely(d.bone_metastasis(patient))
@@ -78,7 +78,8 @@ def _variant(patient: PatientFacts, lesion: Lesion, known: str) -> str:
         return "with-cancer"
     if patient.is_at_least(patient.limit.myeloma_age).value:
         return "unexplained"
-    return "young-with-signs" if lesion.is_multiple or surely(myeloma_signs(patient)) else "young"
+    are_multiple = any(x.is_multiple for x in lesions)
+    return "young-with-signs" if are_multiple or surely(myeloma_signs(patient)) else "young"
 
 
 def _screen(patient: PatientFacts) -> tuple[str, ...]:
@@ -98,7 +99,7 @@ def _vital(patient: PatientFacts) -> tuple[str, ...]:
 def _alp_on_file(patient: PatientFacts) -> str:
     """The latest ALP with its unit, or the phrase for none or an unusable one."""
     latest = d.latest_alp(patient)
-    if surely(d.on_enzyme_replacement(patient)):
+    if d.on_enzyme_replacement(patient).value:  # not known: the ALP is shown as it is
         return "unusable"
     if latest is None:
         return "unusable" if patient.rejected("alp") else "none"
