@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from cds_service.content import Content, Family, Topic
-from cds_service.content_files import CardFile
+from cds_service.content_files import QUOTED, CardFile
 from cds_service.evaluation import Review
 from cds_service.evidence import unique
 from cds_service.facts import Judged
@@ -168,11 +168,11 @@ class _Words:
         return _PLACEHOLDER.sub(lambda found: self._value(found[1]), text)
 
     def _value(self, name: str) -> str:
+        if name == QUOTED:
+            return escaped(self._advice.quoted)
         value = str(self._advice.values.get(name, ""))
-        phrases = self._card.phrases.get(name)
-        if phrases is not None:
-            value = phrases.get(value, value)
-        return value[: self._family.placeholders[name]]
+        phrases = self._card.phrases.get(name) or self._content.words.phrases.get(name, {})
+        return phrases.get(value, value)[: self._family.placeholders[name]]
 
     def _sentences(self, text: str) -> str:
         """The text filled, without the sentences whose placeholder has nothing to say."""
@@ -182,6 +182,8 @@ class _Words:
         )
 
     def _is_said(self, name: str) -> bool:
+        if name == QUOTED:
+            return bool(self._advice.quoted.strip())
         return str(self._advice.values.get(name, "")) != ""
 
     def detail(self, review: Review) -> str:
