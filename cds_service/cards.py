@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
+from unicodedata import category
 from uuid import uuid4
 
 import msgspec
@@ -77,13 +78,15 @@ class Cards(Struct, rename="camel"):
 
 MOST_SUGGESTIONS = 5
 MOST_FINDINGS = 5
-_MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+!|~>-])")
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+!|~>:@-]|(?<=www)\.)", re.IGNORECASE)
+_UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn"})
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
 
 def escaped(text: str) -> str:
     """Patient text made harmless in Markdown and in HTML, on one line and of bounded length."""
-    line = " ".join(text.split())[:80]
+    seen = "".join(x for x in text if x.isspace() or category(x) not in _UNSEEN)
+    line = " ".join(seen.split())[:80]
     line = _MARKDOWN.sub(r"\\\1", line)
     return line.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
 

@@ -99,6 +99,8 @@ from hooks.shared.raised_alp import (
 )
 from hooks.shared.readings import (
     alp_values,
+    is_low,
+    is_very_low,
     latest_of_each_day,
     low_rule_readings,
     note_newer_unreadable,
@@ -137,6 +139,8 @@ __all__ = [
     "hypophosphatasia_feature",
     "hypophosphatasia_known",
     "hypophosphatasia_unlikely",
+    "is_low",
+    "is_very_low",
     "known_by",
     "known_disease_that_may_progress",
     "last_dose",

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from cds_service.facts import Answer, PatientFacts, any_of, finding, question, surely
 from cds_service.rules import Advice, Filling
 from hooks.shared import definitions as d
-from hooks.shared.readings import Reading, is_low, is_very_low
+from hooks.shared.readings import Reading
 
 # -- LOW-3 -------------------------------------------------------------------------------------
 
@@ -37,7 +37,7 @@ def low_before(patient: PatientFacts) -> Answer | bool:
     """Low at least twice, and at least a month apart, before the first recorded antiresorptive?"""
     if d.nothing_usable(patient):
         return patient.unusable()
-    low = [x for x in readings_before(patient) if is_low(patient, x)]
+    low = [x for x in readings_before(patient) if d.is_low(patient, x)]
     patient.use(*low)
     return d.lie_apart(patient, low)
 
@@ -46,7 +46,7 @@ def low_before(patient: PatientFacts) -> Answer | bool:
 def last_before_is_low(patient: PatientFacts) -> bool:
     """Is the last ALP before it low?"""
     before = readings_perhaps_before(patient)
-    return bool(before) and is_low(patient, before[0])
+    return bool(before) and d.is_low(patient, before[0])
 
 
 @question
@@ -66,7 +66,7 @@ def grave_before(patient: PatientFacts) -> bool:
 def _is_grave(patient: PatientFacts, reading: Reading) -> bool:
     if reading.adult and reading.absolute:
         return reading.value.below(patient.limit.surely_low) is True
-    return is_very_low(patient, reading)
+    return d.is_very_low(patient, reading)
 
 
 @question
@@ -106,7 +106,7 @@ def low_alp_before_antiresorptive(patient: PatientFacts) -> Iterator[Advice]:
     if surely(d.hypophosphatasia_unlikely(patient)):
         return
     warning = surely(grave_or_feature(patient)) and not surely(d.oncology_indication(patient))
-    low = [x for x in readings_before(patient) if is_low(patient, x)]
+    low = [x for x in readings_before(patient) if d.is_low(patient, x)]
     first = d.first_antiresorptive(patient)
     assert first is not None
     yield Advice(
@@ -141,7 +141,7 @@ def very_low_on_treatment(patient: PatientFacts) -> list[Reading]:
     return [
         x
         for x in d.exposed_readings(patient)
-        if x.moment.surely_within(window, today) and is_very_low(patient, x)
+        if x.moment.surely_within(window, today) and d.is_very_low(patient, x)
     ]
 
 
@@ -210,14 +210,13 @@ def _on_treatment(patient: PatientFacts) -> Advice:
     fractures = (name for name, of in _FRACTURES.items() if patient.problems(of))
     feature = next(fractures, "") if surely(fracture_feature(patient)) else ""
     tests = ("plp", "phosphate", "calcium", "25ohd")
-    cut = latest.measured.as_sent(patient.limit.very_low) if latest.measured.has_unit else ""
     return Advice(
         "lowAlpOnAntiresorptive",
         _on_treatment_variant(patient, feature, very_low),
         consider=(*tests, "alpl") if feature else tests,
         values=patient.shown(latest)
         | _said(patient, d.acting_kind(patient))
-        | {"feature": feature, "cut": cut},
+        | {"feature": feature, "cut": patient.as_printed(latest, patient.limit.very_low)},
         findings=[latest, *(x for x in very_low if x is not latest)],
         held_by=_held_by(patient),
     )

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from cds_service.facts import Answer, PatientFacts, any_of, question, surely
 from cds_service.rules import Advice
 from hooks.shared import definitions as d
-from hooks.shared.readings import is_low
 
 
 @question
@@ -15,7 +14,7 @@ def low_on_antiresorptive(patient: PatientFacts) -> Answer | bool:
     found = [
         x
         for x in d.exposed_readings(patient)
-        if x.moment.possibly_within(window, today) and is_low(patient, x)
+        if x.moment.possibly_within(window, today) and d.is_low(patient, x)
     ]
     patient.use(*found)
     return patient.settled(found, "drugs")

@@ -95,6 +95,6 @@ def _advice(patient: PatientFacts) -> Advice:
         "vitamin-b6" if on_b6 else "once" if once else "repeatedly",
         consider=("plp", *rest) if on_b6 else rest,
         values={"plp": patient.amount(plp), "date": plp.moment.text},
-        findings=[latest, plp],
+        findings=[latest, plp, *(x for x in d.recent_low_readings(patient) if x is not latest)],
         again=("plp",),
     )
