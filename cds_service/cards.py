@@ -8,13 +8,14 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
+from unicodedata import category
 from uuid import uuid4
 
 import msgspec
 from msgspec import Struct
 
 from cds_service.content import Content, Family, Topic
-from cds_service.content_files import CardFile
+from cds_service.content_files import QUOTED, CardFile
 from cds_service.evaluation import Review
 from cds_service.evidence import unique
 from cds_service.facts import Judged
@@ -77,13 +78,15 @@ class Cards(Struct, rename="camel"):
 
 MOST_SUGGESTIONS = 5
 MOST_FINDINGS = 5
-_MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+!|~>-])")
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+!|~>:@-]|(?<=www)\.)", re.IGNORECASE)
+_UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn"})
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
 
 def escaped(text: str) -> str:
     """Patient text made harmless in Markdown and in HTML, on one line and of bounded length."""
-    line = " ".join(text.split())[:80]
+    seen = "".join(x for x in text if x.isspace() or category(x) not in _UNSEEN)
+    line = " ".join(seen.split())[:80]
     line = _MARKDOWN.sub(r"\\\1", line)
     return line.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
 
@@ -168,11 +171,11 @@ class _Words:
         return _PLACEHOLDER.sub(lambda found: self._value(found[1]), text)
 
     def _value(self, name: str) -> str:
+        if name == QUOTED:
+            return escaped(self._advice.quoted)
         value = str(self._advice.values.get(name, ""))
-        phrases = self._card.phrases.get(name)
-        if phrases is not None:
-            value = phrases.get(value, value)
-        return value[: self._family.placeholders[name]]
+        phrases = self._card.phrases.get(name) or self._content.words.phrases.get(name, {})
+        return phrases.get(value, value)[: self._family.placeholders[name]]
 
     def _sentences(self, text: str) -> str:
         """The text filled, without the sentences whose placeholder has nothing to say."""
@@ -182,6 +185,8 @@ class _Words:
         )
 
     def _is_said(self, name: str) -> bool:
+        if name == QUOTED:
+            return bool(self._advice.quoted.strip())
         return str(self._advice.values.get(name, "")) != ""
 
     def detail(self, review: Review) -> str:

@@ -16,6 +16,9 @@ Mode = Literal["on", "shadow", "off"]
 Said = Annotated[str, Meta(min_length=1)]
 
 
+QUOTED = "quoted"  # the placeholder for text of the chart: in a detail only, and escaped
+
+
 class Strict(Struct, forbid_unknown_fields=True):
     """A table of a content file: an unknown key refuses to load."""
 
@@ -179,10 +182,15 @@ class Frame(Strict):
 
 
 class SharedWords(Strict):
+    """What any card may say; `phrases` serve a placeholder for which the card has none of
+    its own.
+    """
+
     remarks: dict[str, str]
     set_aside: dict[str, str]
     limit_from: dict[str, str]
     frame: Frame
+    phrases: dict[str, dict[str, str]] = {}
 
 
 class ContentFile(Strict):

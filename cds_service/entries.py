@@ -135,6 +135,11 @@ class Problem(Entry):
             )
         )
 
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """What the chart says it is, each text a sentence of its own."""
+        return spoken(self.resource.code) if self.resource.code is not None else ()
+
     def ended(self, today: int) -> Moment | None:
         """When it abated, if a date says so."""
         resource = self.resource

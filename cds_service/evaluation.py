@@ -189,7 +189,8 @@ def _plan_orders(topic: Topic, verdict: Verdict, advice: Advice, facts: PatientF
 
 
 def _is_finished(facts: PatientFacts, order: str, advice: Advice) -> bool:
-    return surely(facts.done(order, advice.since)) or surely(facts.ordered(order))
+    is_done = order not in advice.again and surely(facts.done(order, advice.since))
+    return is_done or surely(facts.ordered(order))
 
 
 def _keep_the_most_urgent(family: Family, verdicts: list[Verdict]) -> None:

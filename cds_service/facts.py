@@ -422,6 +422,10 @@ class PatientFacts:
             "x": self.times(judged),
         }
 
+    def as_printed(self, judged: Judged, quantity: Quantity) -> str:
+        """A limit in the unit in which a number was sent."""
+        return short(judged.measured.as_sent(quantity))
+
     def times(self, judged: Judged | None) -> str:
         """How many times its upper limit a number is, to one decimal; "" when not known."""
         times = judged.times_high if judged is not None else None

@@ -17,6 +17,7 @@ from typing import Any
 
 from cds_service.content import Content, Family, Topic
 from cds_service.content_files import (
+    QUOTED,
     CardFile,
     ContentFile,
     FamilyFile,
@@ -100,6 +101,7 @@ class _Loader:
         families = tuple(self._family(x) for x in folders)
         self._check_ids(families)
         self._check_names(families)
+        self._check_shared_phrases(families)
         topics = [topic for family in families for topic in family.topics]
         self.site.check(self._names(families), {x.name for f in families for x in f.keys.keys})
         modes = self.site.modes(topics, self.asked_modes)
@@ -379,7 +381,7 @@ class _Loader:
                 raise ContentError(file, "override", why)
         self._check_orders(file, "orders", card.orders)
         self._check_orders(file, "kept_alive_by", card.kept_alive_by)
-        _check_phrases(file, card, found.placeholders)
+        _check_phrases(file, card.phrases, found.placeholders)
         for where, text in (("contrary", card.contrary), ("limits", card.limits)):
             if names := _PLACEHOLDER.findall(text):
                 raise ContentError(file, where, f"{{{names[0]}}} would not be filled here")
@@ -424,6 +426,14 @@ class _Loader:
             for name in names:
                 if name not in getattr(self.words, table):
                     raise ContentError(file, f"{table}.{name}", "is missing")
+
+    def _check_shared_phrases(self, families: tuple[Family, ...]) -> None:
+        """Raises ContentError for phrases that fit no family's placeholder of their name."""
+        widths: dict[str, int] = {}
+        for family in families:
+            for name, width in family.placeholders.items():
+                widths[name] = min(width, widths.get(name, width))
+        _check_phrases("shared/words.toml", self.words.phrases, widths)
 
     def _check_limits(self, file: str, names: Collection[str]) -> None:
         for name in sorted(READ_HERE - set(names)):
@@ -522,14 +532,16 @@ def _interval(file: str, name: str, row: IntervalRow, unit: str) -> Interval:
     )
 
 
-def _check_placeholders(file: str, key: str, text: str, widths: Mapping[str, int]) -> None:
+def _check_placeholders(file: str, key: str, text: str, known: Collection[str]) -> None:
     for name in _PLACEHOLDER.findall(text):
-        if name not in widths:
+        if name not in known:
             raise ContentError(file, key, f"{{{name}}} is no placeholder of service.toml")
 
 
-def _check_phrases(file: str, card: CardFile, widths: Mapping[str, int]) -> None:
-    for name, phrases in card.phrases.items():
+def _check_phrases(
+    file: str, found: Mapping[str, Mapping[str, str]], widths: Mapping[str, int]
+) -> None:
+    for name, phrases in found.items():
         for key, phrase in phrases.items():
             if len(phrase) > widths.get(name, -1):
                 why = "is longer than its placeholder in service.toml, or there is none"
@@ -544,7 +556,7 @@ def _check_words(
         raise ContentError(file, where, "needs a summary and a why, here or for the whole card")
     _check_summary(file, f"{where}.summary", summary, widths)
     for text in (why, variant.consider or card.consider):
-        _check_placeholders(file, where, text, widths)
+        _check_placeholders(file, where, text, {*widths, QUOTED})
 
 
 def _check_summary(file: str, key: str, text: str, widths: Mapping[str, int]) -> None:

@@ -21,9 +21,10 @@ class Advice:
 
     `variant` picks the words of the topic's card; `consider` names order templates in order (none:
     the variant's own); `values` fill the placeholders; `findings` are the numbers shown under "why
-    now"; `since` is the day from which a test counts as done; `hinges_on` are the orders without
-    which the card is not worth showing (none: the card's own); `held_by` names what defers the
-    advice although every condition held.
+    now"; `since` is the day from which a test counts as done; `again` are orders worth repeating:
+    only an open order leaves them out; `hinges_on` are the orders without which the card is not
+    worth showing (none: the card's own); `held_by` names what defers the advice although every
+    condition held; `quoted` is text of the chart for the placeholder {quoted} of the detail.
     """
 
     topic: str
@@ -32,8 +33,10 @@ class Advice:
     values: Mapping[str, Filling] = field(default_factory=dict)
     findings: Sequence[Judged] = ()
     since: int | None = None
+    again: tuple[str, ...] = ()
     hinges_on: tuple[str, ...] | None = None
     held_by: str = ""
+    quoted: str = ""
 
 
 Rule = Callable[[PatientFacts], Iterator[Advice]]

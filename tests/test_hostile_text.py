@@ -92,6 +92,7 @@ def ggt(value: float) -> Json:
 
 
 PTH = result(0, "2731-8", "PTH", "pg/mL", 190, 5) | {"referenceRange": [{"high": {"value": 65}}]}
+PLP = result(0, "62236-5", "PLP", "nmol/L", 410, 5) | {"referenceRange": [{"high": {"value": 125}}]}
 # Every topic and, of those that print a number, the variant that prints it in its summary.
 CHARTS: dict[str, Callable[[], Json]] = {
     "lowAlpPersistent": lambda: chart((28.0, 29.0, 27.0)),
@@ -100,6 +101,7 @@ CHARTS: dict[str, Callable[[], Json]] = {
     "raisedAlpHepatobiliary": lambda: chart((260.0, 240.0), ggt(300)),
     "raisedAlpBoneSource": lambda: chart((260.0, 240.0), ggt(20), PTH),
     "raisedAlpWithCancer": lambda: chart((260.0, 240.0), coded("icd-10-cm", "C50.911")),
+    "lowAlpRaisedPlp": lambda: chart((21.0,), PLP),
     "lyticLesionWithoutMyelomaScreen": lambda: chart((70.0,), coded("icd-10-cm", "M89.50")),
 }
 
@@ -175,6 +177,44 @@ def test_a_report_that_is_read_for_its_words_is_not_repeated(name: str) -> None:
         ]
     )
     assert live_in(found["detail"]) == []
+
+
+DRUG = {
+    "resourceType": "MedicationRequest",
+    "status": "active",
+    "intent": "order",
+    "medicationCodeableConcept": {"text": "alendronic acid"},
+    "subject": {"reference": "Patient/p1"},
+    "authoredOn": ago(500),
+}
+
+
+def called(text: str) -> Json:
+    """A diagnosis that has words and no code."""
+    return problem(91, "x", "x") | {"recordedDate": ago(400), "code": {"text": text}}
+
+
+def quoting(text: str) -> Any:
+    """The card that quotes a diagnosis."""
+    found = cards(chart((70.0,), called(text), DRUG))
+    return found["antiresorptiveWithHypophosphatasia"]
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_diagnosis_that_is_quoted_is_harmless(name: str) -> None:
+    plain, found = quoting("Hypophosphatasia"), quoting(f"Hypophosphatasia. {HOSTILE[name]}")
+    assert "The entry reads: Hypophosphatasia." in plain["detail"]
+    assert "The entry reads: Hypophosphatasia" in found["detail"]
+    assert found["summary"] == plain["summary"]
+    assert live_in(found["detail"]) == []
+    assert len(found["detail"]) < len(plain["detail"]) + 500
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.text(max_size=90))
+def test_no_text_that_is_quoted_is_live(text: str) -> None:
+    found = cards(chart((70.0,), called(f"Hypophosphatasia\n{text}"), DRUG))
+    assert [live_in(x["detail"]) for x in found.values()] in ([], [[]])
 
 
 @pytest.mark.parametrize("name", HOSTILE)

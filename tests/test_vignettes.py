@@ -119,12 +119,10 @@ def test_every_topic_speaks_and_is_silent_in_some_row() -> None:
 
 
 def test_every_indicator_of_every_card_is_earned() -> None:
-    owed = {
-        (topic.code, variant.indicator)
-        for topic in content().topics().values()
-        for variant in topic.card.variant.values()
-    }
-    assert owed == set(fired())
+    topics = content().topics().values()
+    owed = {(topic.code, x.indicator) for topic in topics for x in topic.card.variant.values()}
+    capped = {(topic.code, "info") for topic in topics if topic.card.capped}
+    assert owed <= set(fired()) <= owed | capped
 
 
 def test_every_variant_of_every_card_is_earned() -> None:

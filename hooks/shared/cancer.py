@@ -27,6 +27,12 @@ PLASMA_CELL = {
     "amyloid": "cond-al-amyloid",
 }
 MAY_PROGRESS = {**PLASMA_CELL, "mgus": "cond-mgus"}
+MARROW = {
+    **PLASMA_CELL,
+    "leukaemia": "cond-leukaemia",
+    "mds-mpn": "cond-mds-mpn",
+    "waldenstrom": "cond-waldenstrom",
+}
 CAN_PROGRESS = ("smouldering", "plasmacytoma", "mgus")
 
 
@@ -132,6 +138,25 @@ def plasma_cell_disease(patient: PatientFacts) -> Answer:
     found = [problem for _, problem in _diseases(patient, PLASMA_CELL, silencing=True)]
     patient.use(*found)
     return patient.settled(found, "Condition")
+
+
+@finding
+def marrow_malignancies(patient: PatientFacts) -> list[str]:
+    """Which malignancies of the bone marrow are on record?"""
+    found = [*_diseases(patient, MARROW, silencing=False)]
+    found += [
+        ("lymphoma", x)
+        for x in patient.problems("cond-lymphoma")
+        if patient.matches("text-marrow", x)
+    ]
+    patient.use(*(problem for _, problem in found))
+    return [kind for kind, _ in found]
+
+
+@question
+def marrow_malignancy(patient: PatientFacts) -> Answer:
+    """A malignancy of the bone marrow on record?"""
+    return patient.settled(marrow_malignancies(patient), "Condition")
 
 
 # -- lytic lesions (lines 55, 56) --------------------------------------------------------------

@@ -1,7 +1,7 @@
 """The common definitions of the clinical specification; rules are written in these words.
 
 Each lies in the module of its subject: readings, pregnancy, exposure, low_alp, raised_alp,
-hypophosphatasia, cancer, care. Here they stand together, so that a rule, or a `hold` of a
+hypophosphatasia, cancer, oncology, care. Here they stand together, so that a rule, or a `hold` of a
 service.toml, needs one name.
 """
 
@@ -11,6 +11,8 @@ from hooks.shared.cancer import (
     diagnosis_explains,
     known_disease_that_may_progress,
     lytic_lesion,
+    marrow_malignancies,
+    marrow_malignancy,
     plasma_cell_disease,
     solid_cancer,
     solid_cancer_active,
@@ -19,13 +21,31 @@ from hooks.shared.cancer import (
     tum_cancers,
     unexplained_lesions,
 )
-from hooks.shared.care import deceased, hospice_care, palliative_care
-from hooks.shared.exposure import antiresorptive_ever_recorded, on_enzyme_replacement
+from hooks.shared.care import (
+    deceased,
+    hospice_care,
+    palliative_care,
+)
+from hooks.shared.exposure import (
+    acting_antiresorptives,
+    acting_kind,
+    antiresorptive_ever_recorded,
+    antiresorptive_kind,
+    exposed_readings,
+    first_antiresorptive,
+    last_dose,
+    on_antiresorptive,
+    on_enzyme_replacement,
+    recent_cytotoxic,
+    recent_glucocorticoid,
+)
 from hooks.shared.hypophosphatasia import (
     alpl_negative,
     hypophosphatasia_feature,
     hypophosphatasia_known,
     hypophosphatasia_unlikely,
+    known_by,
+    low_alp_is_a_warning,
     plp_normal_while_low,
 )
 from hooks.shared.low_alp import (
@@ -35,12 +55,23 @@ from hooks.shared.low_alp import (
     latest_is_low,
     latest_is_low_for_a_child,
     latest_is_very_low,
+    latest_reading,
+    latest_reading_is_low,
+    latest_reading_is_very_low,
     latest_unexposed,
+    lie_apart,
     low_readings,
     needs_an_excuse,
     persistently_low,
+    recent_low_readings,
+    unexcused_normal,
 )
-from hooks.shared.pregnancy import pregnant_now
+from hooks.shared.oncology import (
+    oncology_indication,
+)
+from hooks.shared.pregnancy import (
+    pregnant_now,
+)
 from hooks.shared.raised_alp import (
     alp_at_least,
     alt_high_and_cholestatic,
@@ -66,15 +97,29 @@ from hooks.shared.raised_alp import (
     recent_ordinary_fracture,
     source_already_tested,
 )
+from hooks.shared.readings import (
+    alp_values,
+    is_low,
+    is_very_low,
+    latest_of_each_day,
+    low_rule_readings,
+    note_newer_unreadable,
+    nothing_usable,
+    spoilt_readings,
+)
 
 __all__ = [
     "acquired_cause",
+    "acting_antiresorptives",
+    "acting_kind",
     "advanced_kidney_disease",
     "all_lesions_explained",
     "alp_at_least",
+    "alp_values",
     "alpl_negative",
     "alt_high_and_cholestatic",
     "antiresorptive_ever_recorded",
+    "antiresorptive_kind",
     "bilirubin_above",
     "bilirubin_high",
     "bone_metastasis",
@@ -83,6 +128,8 @@ __all__ = [
     "cause_name",
     "deceased",
     "diagnosis_explains",
+    "exposed_readings",
+    "first_antiresorptive",
     "ggt_below_share_of_alp",
     "ggt_high",
     "ggt_missing",
@@ -92,18 +139,35 @@ __all__ = [
     "hypophosphatasia_feature",
     "hypophosphatasia_known",
     "hypophosphatasia_unlikely",
+    "is_low",
+    "is_very_low",
+    "known_by",
     "known_disease_that_may_progress",
+    "last_dose",
     "latest_above_limit",
     "latest_alp",
     "latest_is_low",
     "latest_is_low_for_a_child",
     "latest_is_very_low",
+    "latest_of_each_day",
+    "latest_reading",
+    "latest_reading_is_low",
+    "latest_reading_is_very_low",
     "latest_unexposed",
+    "lie_apart",
     "liver_tests_raised",
+    "low_alp_is_a_warning",
     "low_readings",
+    "low_rule_readings",
     "lytic_lesion",
+    "marrow_malignancies",
+    "marrow_malignancy",
     "needs_an_excuse",
+    "note_newer_unreadable",
+    "nothing_usable",
+    "on_antiresorptive",
     "on_enzyme_replacement",
+    "oncology_indication",
     "paired_alt",
     "paired_bilirubin",
     "paired_ggt",
@@ -116,12 +180,17 @@ __all__ = [
     "pregnant_now",
     "r_ratio",
     "raised",
+    "recent_cytotoxic",
+    "recent_glucocorticoid",
+    "recent_low_readings",
     "recent_ordinary_fracture",
     "solid_cancer",
     "solid_cancer_active",
     "source_already_tested",
+    "spoilt_readings",
     "tum_cancer",
     "tum_cancer_active",
     "tum_cancers",
+    "unexcused_normal",
     "unexplained_lesions",
 ]

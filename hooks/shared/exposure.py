@@ -54,6 +54,64 @@ def _covers(patient: PatientFacts, drug: Drug, moment: Moment) -> bool:
 
 
 @finding
+def acting_antiresorptives(patient: PatientFacts) -> list[Drug]:
+    """Which antiresorptives still act today, the latest dose first?"""
+    acting = [drug for drug in antiresorptives(patient) if _surely_acts(patient, drug)]
+    return sorted(acting, key=lambda x: last_dose(patient, x) or patient.today, reverse=True)
+
+
+def _surely_acts(patient: PatientFacts, drug: Drug) -> bool:
+    """Whether it acts today whatever day a partial date means; on the day of the first dose not
+    yet.
+    """
+    today = patient.today
+    if drug.first is None or drug.last is None:
+        return drug.runs
+    if "med-zoledronate" in drug.sets:
+        last = drug.first.first
+    else:
+        last = today if drug.runs else min(drug.last.first, today)
+    return drug.first.last < today <= last + _window(patient, drug).days
+
+
+@question
+def on_antiresorptive(patient: PatientFacts) -> Answer:
+    """An antiresorptive that still acts today?"""
+    acting = acting_antiresorptives(patient)
+    patient.use(*acting)
+    return patient.settled(acting, "drugs")
+
+
+def antiresorptive_kind(drug: Drug) -> str:
+    """Which kind of antiresorptive a record is of."""
+    if "med-denosumab" in drug.sets:
+        return "denosumab"
+    return "zoledronate" if "med-zoledronate" in drug.sets else "bisphosphonate"
+
+
+def acting_kind(patient: PatientFacts) -> str:
+    """The kind of the antiresorptive that acts today, by the latest dose."""
+    return antiresorptive_kind(acting_antiresorptives(patient)[0])
+
+
+@finding
+def first_antiresorptive(patient: PatientFacts) -> Drug | None:
+    """Which record of an antiresorptive is the first? None is when one runs without a date."""
+    drugs = antiresorptives(patient)
+    if any(drug.first is None and drug.runs for drug in drugs):
+        return None
+    dated = [drug for drug in drugs if drug.first is not None]
+    return min(dated, key=lambda x: x.first.first if x.first is not None else 0, default=None)
+
+
+@finding
+def exposed_readings(patient: PatientFacts) -> list[Reading]:
+    """Which readings may an antiresorptive have lowered?"""
+    unexposed = unexposed_readings(patient)
+    return [x for x in low_rule_readings(patient) if x not in unexposed]
+
+
+@finding
 def unexposed_readings(patient: PatientFacts) -> list[Reading]:
     """Which readings were drawn while no antiresorptive could have lowered them?"""
     drugs = antiresorptives(patient)
@@ -145,6 +203,23 @@ def recent_cytotoxic(patient: PatientFacts) -> Answer:
 
 
 @question
+def recent_glucocorticoid(patient: PatientFacts) -> Answer:
+    """A systemic glucocorticoid in any dose within the last months?"""
+    window = patient.limit.glucocorticoid_window
+    found = [
+        drug
+        for drug in patient.drugs("med-glucocorticoid")
+        if not _acts_locally(patient, drug) and (drug.runs or _dosed_within(patient, drug, window))
+    ]
+    patient.use(*found)
+    return patient.settled(found, "drugs")
+
+
+def _acts_locally(patient: PatientFacts, drug: Drug) -> bool:
+    return any(patient.says("text-local-route", text) for text in drug.routes)
+
+
+@question
 def long_glucocorticoid(patient: PatientFacts) -> Answer:
     """A systemic glucocorticoid in more than a replacement dose, for weeks?"""
     found = [x for x in patient.drugs("med-glucocorticoid") if _is_systemic_and_high(patient, x)]
@@ -155,8 +230,7 @@ def long_glucocorticoid(patient: PatientFacts) -> Answer:
 
 def _is_systemic_and_high(patient: PatientFacts, drug: Drug) -> bool:
     """Whether it was, or may have been, enough to act: a dose that is not known counts."""
-    acts_locally = any(patient.says("text-local-route", text) for text in drug.routes)
-    return not acts_locally and _is_high_dose(patient, drug)
+    return not _acts_locally(patient, drug) and _is_high_dose(patient, drug)
 
 
 def _days_treated(patient: PatientFacts, drug: Drug) -> range:

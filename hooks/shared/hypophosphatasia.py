@@ -2,9 +2,19 @@
 to 33).
 """
 
-from cds_service.facts import Answer, PatientFacts, Problem, Report, Result, any_of, question
-from hooks.shared.exposure import enzyme_replacement_ever, exposed_on, unexposed_readings
-from hooks.shared.readings import is_low
+from cds_service.facts import (
+    Answer,
+    PatientFacts,
+    Problem,
+    Report,
+    Result,
+    any_of,
+    question,
+    surely,
+)
+from hooks.shared.exposure import enzyme_replacement_ever, exposed_on
+from hooks.shared.low_alp import latest_is_low_for_a_child, latest_is_very_low, needs_an_excuse
+from hooks.shared.readings import is_low, low_rule_readings
 
 
 @question
@@ -49,6 +59,21 @@ def _is_pathogenic(patient: PatientFacts, test: Result | Report) -> bool:
     )
 
 
+def known_by(patient: PatientFacts) -> tuple[str, str]:
+    """What makes hypophosphatasia known, and the words of the entry where no code of its own does;
+    "" where it is not known.
+    """
+    problems = patient.problems("cond-hpp", silencing=True)
+    if any(patient.is_coded("cond-hpp", x) for x in problems):
+        return "problem-list", ""
+    if problems:
+        said = [x for x in problems[0].texts if patient.says("cond-hpp", x)]
+        return "words", next(iter(said), problems[0].title)
+    if pathogenic_variant_reported(patient).value:
+        return "variant", ""
+    return "drug" if enzyme_replacement_ever(patient).value else "", ""
+
+
 @question
 def hypophosphatasia_unlikely(patient: PatientFacts) -> Answer:
     """Does a negative ALPL test, or a normal PLP while ALP was low, speak against
@@ -71,7 +96,7 @@ def alpl_negative(patient: PatientFacts) -> Answer:
 
 @question
 def plp_normal_while_low(patient: PatientFacts) -> Answer:
-    """Latest PLP normal, off antiresorptives, within a year of a low ALP?"""
+    """Latest PLP normal, drawn off antiresorptives within a year of a low ALP?"""
     latest = next(iter(patient.final("obs-plp-measured")), None)
     if latest is None or latest.moment is None:
         return patient.settled(False, "obs-plp-measured")
@@ -79,7 +104,7 @@ def plp_normal_while_low(patient: PatientFacts) -> Answer:
     moment, window = latest.moment, patient.limit.plp_near_low_alp
     near_a_low_alp = any(
         abs(reading.moment.first - moment.first) <= window.days
-        for reading in unexposed_readings(patient)
+        for reading in low_rule_readings(patient)
         if is_low(patient, reading)
     )
     is_normal = latest.is_normal and not exposed_on(patient, moment)
@@ -162,3 +187,26 @@ def _early_tooth_loss(patient: PatientFacts) -> list[Problem]:
         return []
     age = patient.limit.tooth_loss_age.years
     return [x for x in losses if _before(patient, x, age)]
+
+
+# -- how strongly a low ALP off antiresorptives points to it --------------------------------------
+
+
+@question
+def low_alp_is_a_warning(patient: PatientFacts) -> bool:
+    """Very low or with a feature of hypophosphatasia, and no excuse needed?"""
+    return surely(strong_low(patient)) and not doubtful_persistence(patient)
+
+
+@question
+def strong_low(patient: PatientFacts) -> Answer:
+    """Very low (in a child: clearly below the limit), or a feature of hypophosphatasia?"""
+    if patient.is_younger_than(patient.limit.adult_age).value:
+        return any_of(patient, latest_is_low_for_a_child, hypophosphatasia_feature)
+    return any_of(patient, latest_is_very_low, hypophosphatasia_feature)
+
+
+@question
+def doubtful_persistence(patient: PatientFacts) -> bool:
+    """Does persistence rest on an excuse, with no feature of hypophosphatasia?"""
+    return needs_an_excuse(patient).value is True and not surely(hypophosphatasia_feature(patient))

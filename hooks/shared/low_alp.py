@@ -19,12 +19,13 @@ from hooks.shared.exposure import long_glucocorticoid, recent_cytotoxic, unexpos
 from hooks.shared.pregnancy import Span, drawn_in_pregnancy, pregnancies
 from hooks.shared.readings import (
     Reading,
-    alp_values,
     is_low,
     is_low_for_a_child,
     is_very_low,
+    low_rule_readings,
     may_be_normal,
     note_newer_unreadable,
+    nothing_usable,
 )
 
 
@@ -39,16 +40,37 @@ def latest_unexposed(patient: PatientFacts) -> Reading | None:
 @question
 def latest_is_low(patient: PatientFacts, window: Quantity) -> Answer | bool:
     """Is the latest ALP (off antiresorptives) low, and at most {} old?"""
-    latest = latest_unexposed(patient)
+    return _is_low_within(patient, latest_unexposed(patient), window)
+
+
+def _is_low_within(
+    patient: PatientFacts, latest: Reading | None, window: Quantity
+) -> Answer | bool:
     if latest is None:
-        return patient.unusable() if _only_unusable(patient) else False
+        return patient.unusable() if nothing_usable(patient) else False
     patient.use(latest)
     return latest.moment.surely_within(window.days, patient.today) and is_low(patient, latest)
 
 
-def _only_unusable(patient: PatientFacts) -> bool:
-    """Whether there were ALP results and none of them could be read."""
-    return not alp_values(patient) and bool(patient.rejected("alp") or patient.measured("alp"))
+@finding
+def latest_reading(patient: PatientFacts) -> Reading | None:
+    """What is the latest ALP, on whatever drug?"""
+    latest = next(iter(low_rule_readings(patient)), None)
+    note_newer_unreadable(patient, latest)
+    return latest
+
+
+@question
+def latest_reading_is_low(patient: PatientFacts, window: Quantity) -> Answer | bool:
+    """Is the latest ALP, on whatever drug, low, and at most {} old?"""
+    return _is_low_within(patient, latest_reading(patient), window)
+
+
+@question
+def latest_reading_is_very_low(patient: PatientFacts) -> bool:
+    """Is the latest ALP, on whatever drug, very low?"""
+    latest = latest_reading(patient)
+    return latest is not None and is_very_low(patient, latest)
 
 
 @question
@@ -87,6 +109,16 @@ def persistently_low(patient: PatientFacts) -> Answer | bool:
 def low_readings(patient: PatientFacts) -> list[Reading]:
     """The low readings inside the look-back, newest first."""
     return [x for x in _look_back(patient, unexposed_readings(patient)) if is_low(patient, x)]
+
+
+def recent_low_readings(patient: PatientFacts) -> list[Reading]:
+    """The low readings of the last years, on whatever drug, newest first."""
+    window, today = patient.limit.look_back.days, patient.today
+    return [
+        x
+        for x in low_rule_readings(patient)
+        if x.moment.surely_within(window, today) and is_low(patient, x)
+    ]
 
 
 def _look_back(patient: PatientFacts, readings: Sequence[Reading]) -> Sequence[Reading]:
@@ -128,6 +160,22 @@ def excused_readings(patient: PatientFacts) -> frozenset[Reading]:
     return frozenset(
         x for x in _clearly_normal(patient, considered) if _is_excused(patient, spans, x)
     )
+
+
+def unexcused_normal(patient: PatientFacts, readings: Sequence[Reading]) -> list[Reading]:
+    """The clearly normal ones of some readings that nothing explains away."""
+    spans = pregnancies(patient)
+    return [x for x in _clearly_normal(patient, readings) if not _is_excused(patient, spans, x)]
+
+
+def lie_apart(patient: PatientFacts, readings: Sequence[Reading]) -> bool:
+    """Whether there are two readings or more, newest first, and the first and the last are so far
+    apart that chance or a passing illness does not explain both.
+    """
+    limit = patient.limit
+    if len(readings) < limit.fewest_low_readings.count:
+        return False
+    return readings[0].moment.first - readings[-1].moment.last >= limit.low_apart.days
 
 
 def _is_excused(patient: PatientFacts, spans: list[Span], reading: Reading) -> bool:

@@ -155,13 +155,28 @@ def void_readings(patient: PatientFacts) -> frozenset[Reading]:
     return frozenset(void)
 
 
-def _void_reason(patient: PatientFacts, reading: Reading) -> str:
-    """Why a value says nothing about a low ALP, "" when it may."""
-    result, moment = reading.measured.result, reading.moment
+@finding
+def spoilt_readings(patient: PatientFacts) -> frozenset[Reading]:
+    """Which ALP values come from a spoilt specimen?"""
+    spoilt = {x: reason for x in alp_values(patient) if (reason := _spoilt_reason(patient, x))}
+    for reading, reason in spoilt.items():
+        patient.set_aside(reading, reason)
+    return frozenset(spoilt)
+
+
+def _spoilt_reason(patient: PatientFacts, reading: Reading) -> str:
+    """What spoilt the specimen, "" when nothing shows."""
+    result = reading.measured.result
     if patient.says("text-spoilt-specimen", result.remarks):
         return "spoilt_specimen"
-    if _looks_like_edta(patient, result):
-        return "edta_pattern"
+    return "edta_pattern" if _looks_like_edta(patient, result) else ""
+
+
+def _void_reason(patient: PatientFacts, reading: Reading) -> str:
+    """Why a value says nothing about a low ALP, "" when it may."""
+    moment = reading.moment
+    if reason := _spoilt_reason(patient, reading):
+        return reason
     if _has_acute_inflammation(patient, moment):
         return "acute_inflammation"
     if _after_grave_illness(patient, moment):
@@ -259,6 +274,11 @@ def _one_for_each_stay(patient: PatientFacts, readings: list[Reading]) -> list[R
             highest = max(inside, key=lambda x: x.value.value)
             kept = [x for x in kept if x is highest or x not in inside]
     return kept
+
+
+def nothing_usable(patient: PatientFacts) -> bool:
+    """Whether there were ALP results and none of them could be read."""
+    return not alp_values(patient) and bool(patient.rejected("alp") or patient.measured("alp"))
 
 
 @finding

@@ -61,23 +61,9 @@ def low_alp_unconfirmed(patient: PatientFacts) -> Iterator[Advice]:
 
 
 @question
-def strong_low(patient: PatientFacts) -> Answer:
-    """Very low (in a child: clearly below the limit), or a feature of hypophosphatasia?"""
-    if patient.is_younger_than(patient.limit.adult_age).value:
-        return any_of(patient, d.latest_is_low_for_a_child, d.hypophosphatasia_feature)
-    return any_of(patient, d.latest_is_very_low, d.hypophosphatasia_feature)
-
-
-@question
 def very_low_or_feature(patient: PatientFacts) -> Answer:
     """Very low, or a feature of hypophosphatasia: then no acquired cause defers?"""
     return any_of(patient, d.latest_is_very_low, d.hypophosphatasia_feature)
-
-
-@question
-def doubtful_persistence(patient: PatientFacts) -> Answer | bool:
-    """Does persistence rest on an excuse, with no feature of hypophosphatasia?"""
-    return d.needs_an_excuse(patient) and not surely(d.hypophosphatasia_feature(patient))
 
 
 @question
@@ -105,7 +91,7 @@ def low_alp_persistent(patient: PatientFacts) -> Iterator[Advice]:
         return
     if surely(pregnant_and_not_low_for_it(patient)):
         return
-    warning = surely(strong_low(patient)) and not doubtful_persistence(patient)
+    warning = surely(d.low_alp_is_a_warning(patient))
     if warning and surely(fully_worked_up(patient)):
         return
     if not warning and surely(d.hypophosphatasia_unlikely(patient)):
