@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import Literal
 
 from cds_service.evidence import Record
-from cds_service.facts import Judged, PatientFacts
+from cds_service.facts import Judged, PatientFacts, Report, Result
 
 Outcome = Literal[
     "fired", "suppressed", "not-applicable", "data-missing", "data-unusable", "not-met"
@@ -16,12 +16,20 @@ Filling = str | int | Decimal
 
 
 @dataclass(frozen=True, slots=True)
+class Quoted:
+    """A result or report as the laboratory worded it, under the title of one of our value sets."""
+
+    value_set: str
+    entry: Result | Report
+
+
+@dataclass(frozen=True, slots=True)
 class Advice:
     """One thing worth telling the clinician.
 
     `variant` picks the words of the topic's card; `consider` names order templates in order (none:
-    the variant's own); `values` fill the placeholders; `findings` are the numbers shown under "why
-    now"; `since` is the day from which a test counts as done; `hinges_on` are the orders without
+    the variant's own); `values` fill the placeholders; `findings` are the numbers and quoted results
+    shown under "why now"; `since` is the day from which a test counts as done; `hinges_on` are the orders without
     which the card is not worth showing (none: the card's own); `held_by` names what defers the
     advice although every condition held.
     """
@@ -30,7 +38,7 @@ class Advice:
     variant: str
     consider: tuple[str, ...] | None = None
     values: Mapping[str, Filling] = field(default_factory=dict)
-    findings: Sequence[Judged] = ()
+    findings: Sequence[Judged | Quoted] = ()
     since: int | None = None
     hinges_on: tuple[str, ...] | None = None
     held_by: str = ""

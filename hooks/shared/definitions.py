@@ -1,7 +1,7 @@
 """The common definitions of the clinical specification; rules are written in these words.
 
 Each lies in the module of its subject: readings, pregnancy, exposure, low_alp, raised_alp,
-hypophosphatasia, cancer, care. Here they stand together, so that a rule, or a `hold` of a
+hypophosphatasia, cancer, myeloma_screen, care. Here they stand together, so that a rule, or a `hold` of a
 service.toml, needs one name.
 """
 
@@ -9,18 +9,26 @@ from hooks.shared.cancer import (
     all_lesions_explained,
     bone_metastasis,
     diagnosis_explains,
+    diagnosis_is_listed,
+    gammopathy_known,
     known_disease_that_may_progress,
     lytic_lesion,
     plasma_cell_disease,
+    plasma_cell_kind,
     solid_cancer,
     solid_cancer_active,
+    solid_cancer_active_or_recent,
     tum_cancer,
     tum_cancer_active,
     tum_cancers,
     unexplained_lesions,
 )
 from hooks.shared.care import deceased, hospice_care, palliative_care
-from hooks.shared.exposure import antiresorptive_ever_recorded, on_enzyme_replacement
+from hooks.shared.exposure import (
+    antiresorptive_ever_recorded,
+    on_enzyme_replacement,
+    recent_cytotoxic,
+)
 from hooks.shared.hypophosphatasia import (
     alpl_negative,
     hypophosphatasia_feature,
@@ -40,9 +48,11 @@ from hooks.shared.low_alp import (
     needs_an_excuse,
     persistently_low,
 )
+from hooks.shared.myeloma_screen import abnormal_tests, vital_tests
 from hooks.shared.pregnancy import pregnant_now
 from hooks.shared.raised_alp import (
     alp_at_least,
+    alp_below,
     alt_high_and_cholestatic,
     bilirubin_above,
     bilirubin_high,
@@ -55,6 +65,7 @@ from hooks.shared.raised_alp import (
     growth_factor_explains,
     latest_above_limit,
     latest_alp,
+    latest_not_raised,
     liver_tests_raised,
     paired_alt,
     paired_bilirubin,
@@ -63,15 +74,19 @@ from hooks.shared.raised_alp import (
     pathological_fracture,
     r_ratio,
     raised,
+    recent_fracture,
     recent_ordinary_fracture,
     source_already_tested,
 )
+from hooks.shared.readings import high_rule_values, is_below, newer_unreadable
 
 __all__ = [
+    "abnormal_tests",
     "acquired_cause",
     "advanced_kidney_disease",
     "all_lesions_explained",
     "alp_at_least",
+    "alp_below",
     "alpl_negative",
     "alt_high_and_cholestatic",
     "antiresorptive_ever_recorded",
@@ -83,26 +98,32 @@ __all__ = [
     "cause_name",
     "deceased",
     "diagnosis_explains",
+    "diagnosis_is_listed",
+    "gammopathy_known",
     "ggt_below_share_of_alp",
     "ggt_high",
     "ggt_missing",
     "ggt_normal",
     "growth_factor_explains",
+    "high_rule_values",
     "hospice_care",
     "hypophosphatasia_feature",
     "hypophosphatasia_known",
     "hypophosphatasia_unlikely",
+    "is_below",
     "known_disease_that_may_progress",
     "latest_above_limit",
     "latest_alp",
     "latest_is_low",
     "latest_is_low_for_a_child",
     "latest_is_very_low",
+    "latest_not_raised",
     "latest_unexposed",
     "liver_tests_raised",
     "low_readings",
     "lytic_lesion",
     "needs_an_excuse",
+    "newer_unreadable",
     "on_enzyme_replacement",
     "paired_alt",
     "paired_bilirubin",
@@ -112,16 +133,21 @@ __all__ = [
     "pathological_fracture",
     "persistently_low",
     "plasma_cell_disease",
+    "plasma_cell_kind",
     "plp_normal_while_low",
     "pregnant_now",
     "r_ratio",
     "raised",
+    "recent_cytotoxic",
+    "recent_fracture",
     "recent_ordinary_fracture",
     "solid_cancer",
     "solid_cancer_active",
+    "solid_cancer_active_or_recent",
     "source_already_tested",
     "tum_cancer",
     "tum_cancer_active",
     "tum_cancers",
     "unexplained_lesions",
+    "vital_tests",
 ]
