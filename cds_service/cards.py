@@ -214,7 +214,7 @@ class _Words:
         return self._quoted(found) if isinstance(found, Quoted) else self._number(found)
 
     def _quoted(self, quoted: Quoted) -> str:
-        """A result in the laboratory's words, escaped; its title and date alone when it has none."""
+        """A result in the laboratory's words, escaped; title and date alone when it has none."""
         title = self._family.knowledge.terminology.sets[quoted.value_set].title
         moment, said = quoted.entry.moment, quoted.entry.said
         told = f"{title}: {escaped(said)}" if said else title

@@ -28,10 +28,10 @@ class Advice:
     """One thing worth telling the clinician.
 
     `variant` picks the words of the topic's card; `consider` names order templates in order (none:
-    the variant's own); `values` fill the placeholders; `findings` are the numbers and quoted results
-    shown under "why now"; `since` is the day from which a test counts as done; `hinges_on` are the orders without
-    which the card is not worth showing (none: the card's own); `held_by` names what defers the
-    advice although every condition held.
+    the variant's own); `values` fill the placeholders; `findings` are the numbers and the quoted
+    results shown under "why now"; `since` is the day from which a test counts as done; `hinges_on`
+    are the orders without which the card is not worth showing (none: the card's own); `held_by`
+    names what defers the advice although every condition held.
     """
 
     topic: str

@@ -5,9 +5,11 @@ import re
 import shutil
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from functools import cache
 from pathlib import Path
+from typing import cast
 
 import msgspec
 import pytest
@@ -15,10 +17,11 @@ import pytest
 from cds_service.answering import Answering
 from cds_service.checking import builder_for, vignettes_of
 from cds_service.content import Content
-from cds_service.content_files import CardFile, Variant
+from cds_service.content_files import CardFile, Mode, Variant
 from cds_service.errors import ContentError, DataUnobtainable
 from cds_service.loading import load_content
 from cds_service.outgoing import check_outgoing
+from cds_service.vignettes import Vignette
 
 HOOKS = Path(__file__).resolve().parents[1] / "hooks"
 TODAY = date(2026, 11, 24)
@@ -462,6 +465,17 @@ def texts_of(card: CardFile) -> str:
 # -- every word is said to some patient --------------------------------------------------------
 
 
+def modes_of(vignette: Vignette) -> dict[str, Mode]:
+    """The modes of a row: a topic that ships off or in shadow speaks where its row switches it
+    on.
+    """
+    asked = vignette.modes
+    return {
+        topic: cast(Mode, asked.get(topic, asked.get("*", mode)))
+        for topic, mode in shipped().modes.items()
+    }
+
+
 @cache
 def said_to_patients() -> dict[str, list[str]]:
     """What the cards of each topic say to the patients of the vignettes."""
@@ -469,9 +483,10 @@ def said_to_patients() -> dict[str, list[str]]:
     as_of, vignettes = vignettes_of(family)
     builder = builder_for(shipped(), family)
     noon = datetime(TODAY.year, TODAY.month, TODAY.day, 12, tzinfo=UTC)
-    answering = Answering(shipped(), None, 1.0, lambda: noon)
     found: dict[str, list[str]] = {}
     for vignette in vignettes:
+        here = replace(shipped(), modes=modes_of(vignette))
+        answering = Answering(here, None, 1.0, lambda: noon)
         body = msgspec.json.encode(builder.body(vignette, as_of, TODAY))
         with suppress(DataUnobtainable):
             for card in answering.cards("alp-review", body).cards:

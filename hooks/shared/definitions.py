@@ -1,8 +1,8 @@
 """The common definitions of the clinical specification; rules are written in these words.
 
 Each lies in the module of its subject: readings, pregnancy, exposure, low_alp, raised_alp,
-hypophosphatasia, cancer, myeloma_screen, care. Here they stand together, so that a rule, or a `hold` of a
-service.toml, needs one name.
+hypophosphatasia, cancer, myeloma_screen, care. Here they stand together, so that a rule, or a
+`hold` of a service.toml, needs one name.
 """
 
 from hooks.shared.cancer import (

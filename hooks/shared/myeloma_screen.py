@@ -51,13 +51,13 @@ def abnormal_tests(patient: PatientFacts) -> list[AbnormalTest]:
 
 def _in_words(patient: PatientFacts, test: str, name: str) -> Iterator[AbnormalTest]:
     """Electrophoresis and immunofixation: flagged, out of range, or abnormal by their words."""
-    results = [
+    found: list[Result | Report] = [
         x
         for x in patient.final(name)
         if x.is_abnormal or any(patient.says("text-monoclonal", text) for text in x.texts)
     ]
-    reports = [x for x in patient.reports(name) if patient.says("text-monoclonal", x.conclusion)]
-    for entry in (*results, *reports):
+    found += [x for x in patient.reports(name) if patient.says("text-monoclonal", x.conclusion)]
+    for entry in found:
         if entry.moment is not None:
             yield AbnormalTest(test, "abnormal", entry.moment, entry, Quoted(name, entry))
 
@@ -85,20 +85,20 @@ def _ratios(patient: PatientFacts) -> Iterator[AbnormalTest]:
     numbers = {id(x.result): x for x in patient.measured("flc_ratio")}
     for result in patient.final(name):
         number = numbers.get(id(result))
-        if number is not None and _limits_do_not_hold(patient, number):
-            limit = patient.limit
-            judged = Judged(number, limit.flc_kidney_low, limit.flc_kidney_high, "kidney")
-            abnormal = judged.is_high or judged.is_low
-        else:
-            judged = _printed(number) if number is not None else None
-            abnormal = result.is_abnormal
+        judged = _judged(patient, number) if number is not None else None
+        anew = judged is not None and judged.limit_from == "kidney"
+        abnormal = (judged.is_high or judged.is_low) if judged and anew else result.is_abnormal
         if abnormal and result.moment is not None:
             shown = patient.amount(judged) if judged is not None else "abnormal"
-            seen = judged if judged is not None else Quoted(name, result)
+            seen = judged or Quoted(name, result)
             yield AbnormalTest("flc_ratio", shown, result.moment, result, seen)
 
 
-def _printed(number: Measured) -> Judged:
+def _judged(patient: PatientFacts, number: Measured) -> Judged:
+    """The ratio with its printed limits, or with those for reduced kidney function."""
+    limit = patient.limit
+    if _limits_do_not_hold(patient, number):
+        return Judged(number, limit.flc_kidney_low, limit.flc_kidney_high, "kidney")
     return Judged(number, number.low, number.high, "report")
 
 

@@ -100,7 +100,7 @@ def _alp_on_file(patient: PatientFacts) -> str:
 
 
 def lytic_lesion_abnormal_myeloma_screen(patient: PatientFacts) -> Iterator[Advice]:
-    """LYT-3: a lytic bone lesion, an abnormal myeloma screen, and no diagnosis that goes with it."""
+    """LYT-3: a lytic bone lesion, an abnormal myeloma screen, and no diagnosis on record."""
     if not patient.is_at_least(patient.limit.adult_age):
         return
     if not d.lytic_lesion(patient):
@@ -155,7 +155,7 @@ def _abnormal_for_a_lesion(patient: PatientFacts) -> list[AbnormalTest]:
 
 
 def _goes_with(patient: PatientFacts, found: AbnormalTest, lesion: Lesion) -> bool:
-    """Whether a result lies late enough to belong to a lesion, whatever day a partial date means."""
+    """Whether a result lies late enough for a lesion, whatever days partial dates mean."""
     limit = patient.limit
     if lesion.moment is None:
         return found.moment.surely_within(limit.undated_lesion_window.days, patient.today)

@@ -68,22 +68,23 @@ def raised_alp_in_myeloma(patient: PatientFacts) -> Iterator[Advice]:
         return
     if surely(vertebra_filled(patient)):
         return
+    yield _advice(patient)
+
+
+def _advice(patient: PatientFacts) -> Advice:
     latest, limit = d.latest_alp(patient), patient.limit
     assert latest is not None
     grave = d.alp_at_least(patient, limit.grave_alp_times) or d.bilirubin_above(
         patient, limit.grave_bilirubin_times
     )
-    words: dict[str, Filling] = {"pcd": d.plasma_cell_kind(patient)}
-    yield Advice(
+    kind: dict[str, Filling] = {"pcd": d.plasma_cell_kind(patient)}
+    before = [x for x in _baseline(patient) if x is not latest]
+    return Advice(
         "raisedAlpInMyeloma",
         "warning" if grave else "info",
         consider=_orders(patient),
-        values=patient.shown(latest) | words | _treatment(patient),
-        findings=[
-            latest,
-            *_liver_tests(patient),
-            *(x for x in _baseline(patient) if x is not latest),
-        ],
+        values=patient.shown(latest) | kind | _treatment(patient),
+        findings=[latest, *_liver_tests(patient), *before],
     )
 
 
