@@ -20,7 +20,7 @@ from cds_service.evidence import unique
 from cds_service.facts import Judged
 from cds_service.hook_request import PatientViewContext
 from cds_service.results import short
-from cds_service.rules import Indicator, Quoted, Verdict
+from cds_service.rules import Indicator, Named, Verdict
 from cds_service.terminology import CANONICAL
 
 
@@ -210,15 +210,13 @@ class _Words:
             lines.append("- " + self._content.words.frame.more.format(n=more))
         return "\n".join(lines)
 
-    def _finding(self, found: Judged | Quoted) -> str:
-        return self._quoted(found) if isinstance(found, Quoted) else self._number(found)
+    def _finding(self, found: Judged | Named) -> str:
+        return self._named(found) if isinstance(found, Named) else self._number(found)
 
-    def _quoted(self, quoted: Quoted) -> str:
-        """A result in the laboratory's words, escaped; title and date alone when it has none."""
-        title = self._family.knowledge.terminology.sets[quoted.value_set].title
-        moment, said = quoted.entry.moment, quoted.entry.said
-        told = f"{title}: {escaped(said)}" if said else title
-        return f"{told} on {moment.text}" if moment is not None else told
+    def _named(self, named: Named) -> str:
+        title = self._family.knowledge.terminology.sets[named.value_set].title
+        moment = named.entry.moment
+        return f"{title} on {moment.text}" if moment is not None else title
 
     def _number(self, judged: Judged) -> str:
         measured = judged.measured

@@ -292,11 +292,6 @@ class Report(Entry):
         text: str | None = self.resource.conclusion
         return text or ""
 
-    @property
-    def said(self) -> str:
-        """What it says, to be escaped wherever it is shown."""
-        return self.conclusion
-
 
 class Request(Entry):
     """A ServiceRequest."""

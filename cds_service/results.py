@@ -98,17 +98,6 @@ class Result(Entry):
         return tuple(said)
 
     @property
-    def said(self) -> str:
-        """What the laboratory sent, number or words, to be escaped wherever it is shown; "" when
-        neither.
-        """
-        amount = self.resource.value_quantity
-        if amount is not None and amount.value is not None:
-            unit = amount.unit or amount.code or ""
-            return f"{amount.comparator or ''}{amount.value} {unit}".strip()
-        return next(iter(self.texts), "")
-
-    @property
     def remarks(self) -> str:
         """What the laboratory says of the specimen: notes, and the contained or named specimen."""
         resource = self.resource
@@ -170,10 +159,14 @@ class Result(Entry):
     def evidence(self) -> dict[str, str]:
         """The result as the explanation lists it."""
         shown = super().evidence()
-        shown.pop("value", None)
-        if said := self.said:
-            shown["value"] = said
         amount = self.resource.value_quantity
+        if amount is not None and amount.value is not None:
+            unit = amount.unit or amount.code or ""
+            shown["value"] = f"{amount.comparator or ''}{amount.value} {unit}".strip()
+        elif said := next(iter(self.texts), ""):
+            shown["value"] = said
+        else:
+            shown.pop("value", None)
         if amount is not None and (printed := _printed_range(self.resource.reference_range)):
             shown["range"] = printed
         return shown

@@ -16,8 +16,10 @@ Filling = str | int | Decimal
 
 
 @dataclass(frozen=True, slots=True)
-class Quoted:
-    """A result or report as the laboratory worded it, under the title of one of our value sets."""
+class Named:
+    """A result or report that is no number: shown by the title of a value set and its date, never
+    by its words.
+    """
 
     value_set: str
     entry: Result | Report
@@ -28,7 +30,7 @@ class Advice:
     """One thing worth telling the clinician.
 
     `variant` picks the words of the topic's card; `consider` names order templates in order (none:
-    the variant's own); `values` fill the placeholders; `findings` are the numbers and the quoted
+    the variant's own); `values` fill the placeholders; `findings` are the numbers and the named
     results shown under "why now"; `since` is the day from which a test counts as done; `hinges_on`
     are the orders without which the card is not worth showing (none: the card's own); `held_by`
     names what defers the advice although every condition held.
@@ -38,7 +40,7 @@ class Advice:
     variant: str
     consider: tuple[str, ...] | None = None
     values: Mapping[str, Filling] = field(default_factory=dict)
-    findings: Sequence[Judged | Quoted] = ()
+    findings: Sequence[Judged | Named] = ()
     since: int | None = None
     hinges_on: tuple[str, ...] | None = None
     held_by: str = ""

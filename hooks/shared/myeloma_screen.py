@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from cds_service.facts import (
     Answer,
     Judged,
-    Measured,
     Moment,
     PatientFacts,
     Report,
@@ -17,7 +16,7 @@ from cds_service.facts import (
     question,
     surely,
 )
-from cds_service.rules import Quoted
+from cds_service.rules import Named
 from hooks.shared.readings import is_below
 
 READ_IN_WORDS = {
@@ -26,6 +25,8 @@ READ_IN_WORDS = {
     "upep": "obs-upep",
     "ife_urine": "obs-ife-urine",
 }
+
+_TITLES = {"m_protein": "obs-m-protein-serum", "flc_ratio": "obs-sflc-ratio"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ class AbnormalTest:
     shown: str
     moment: Moment
     entry: Result | Report
-    finding: Judged | Quoted
+    finding: Judged | Named
 
 
 @finding
@@ -59,50 +60,43 @@ def _in_words(patient: PatientFacts, test: str, name: str) -> Iterator[AbnormalT
     found += [x for x in patient.reports(name) if patient.says("text-monoclonal", x.conclusion)]
     for entry in found:
         if entry.moment is not None:
-            yield AbnormalTest(test, "abnormal", entry.moment, entry, Quoted(name, entry))
+            yield AbnormalTest(test, "abnormal", entry.moment, entry, Named(name, entry))
 
 
 def _m_proteins(patient: PatientFacts) -> Iterator[AbnormalTest]:
     """M-protein: flagged, or out of its own range."""
-    name = "obs-m-protein-serum"
-    numbers = {id(x.result): x for x in patient.measured("m_protein")}
-    for result in patient.final(name):
+    numbers = {id(x.measured.result): x for x in patient.judged("m_protein")}
+    for result in patient.final("obs-m-protein-serum"):
         if result.is_abnormal and result.moment is not None:
-            number = numbers.get(id(result))
-            shown = patient.amount(_bare(number)) if number is not None else "abnormal"
-            yield AbnormalTest("m_protein", shown, result.moment, result, Quoted(name, result))
+            yield _number(patient, "m_protein", result, numbers.get(id(result)))
 
 
-def _bare(number: Measured) -> Judged:
-    return Judged(number, None, None, "report")
+def _number(
+    patient: PatientFacts, test: str, result: Result, judged: Judged | None
+) -> AbnormalTest:
+    """An abnormal number; named only, when it is none that can be read."""
+    assert result.moment is not None
+    shown = patient.amount(judged) if judged is not None else "abnormal"
+    finding = judged or Named(_TITLES[test], result)
+    return AbnormalTest(test, shown, result.moment, result, finding)
 
 
 def _ratios(patient: PatientFacts) -> Iterator[AbnormalTest]:
     """The free light chain ratio, by the limits that hold for this patient; never one chain
     alone.
     """
-    name = "obs-sflc-ratio"
-    numbers = {id(x.result): x for x in patient.measured("flc_ratio")}
-    for result in patient.final(name):
-        number = numbers.get(id(result))
-        judged = _judged(patient, number) if number is not None else None
-        anew = judged is not None and judged.limit_from == "kidney"
-        abnormal = (judged.is_high or judged.is_low) if judged and anew else result.is_abnormal
+    numbers = {id(x.measured.result): x for x in patient.judged("flc_ratio")}
+    for result in patient.final("obs-sflc-ratio"):
+        judged, abnormal = numbers.get(id(result)), result.is_abnormal
+        if judged is not None and _limits_do_not_hold(patient, judged):
+            low, high = patient.limit.flc_kidney_low, patient.limit.flc_kidney_high
+            judged = Judged(judged.measured, low, high, "kidney")
+            abnormal = judged.is_high or judged.is_low
         if abnormal and result.moment is not None:
-            shown = patient.amount(judged) if judged is not None else "abnormal"
-            seen = judged or Quoted(name, result)
-            yield AbnormalTest("flc_ratio", shown, result.moment, result, seen)
+            yield _number(patient, "flc_ratio", result, judged)
 
 
-def _judged(patient: PatientFacts, number: Measured) -> Judged:
-    """The ratio with its printed limits, or with those for reduced kidney function."""
-    limit = patient.limit
-    if _limits_do_not_hold(patient, number):
-        return Judged(number, limit.flc_kidney_low, limit.flc_kidney_high, "kidney")
-    return Judged(number, number.low, number.high, "report")
-
-
-def _limits_do_not_hold(patient: PatientFacts, number: Measured) -> bool:
+def _limits_do_not_hold(patient: PatientFacts, number: Judged) -> bool:
     """Whether the report prints the usual limits while kidney function is reduced."""
     limit = patient.limit
     usual = (limit.flc_usual_low, limit.flc_usual_high)
