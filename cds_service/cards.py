@@ -21,7 +21,7 @@ from cds_service.evidence import unique
 from cds_service.facts import Judged
 from cds_service.hook_request import PatientViewContext
 from cds_service.results import short
-from cds_service.rules import Indicator, Verdict
+from cds_service.rules import Indicator, Named, Verdict
 from cds_service.terminology import CANONICAL
 
 
@@ -215,7 +215,15 @@ class _Words:
             lines.append("- " + self._content.words.frame.more.format(n=more))
         return "\n".join(lines)
 
-    def _finding(self, judged: Judged) -> str:
+    def _finding(self, found: Judged | Named) -> str:
+        return self._named(found) if isinstance(found, Named) else self._number(found)
+
+    def _named(self, named: Named) -> str:
+        title = self._family.knowledge.terminology.sets[named.value_set].title
+        moment = named.entry.moment
+        return f"{title} on {moment.text}" if moment is not None else title
+
+    def _number(self, judged: Judged) -> str:
         measured = judged.measured
         title = self._content.measure_title(measured.result.sets)
         value = short(measured.as_sent(judged.value))
@@ -227,7 +235,8 @@ class _Words:
         source = self._content.words.limit_from.get(judged.limit_from, judged.limit_from)
         unit = measured.unit_as_sent
         amount = f"{title} {judged.value.comparator}{value} {unit}".replace("<", "&lt;").strip()
-        return f"{amount} on {measured.moment.text}, {limits} ({source})"
+        told = f"{amount} on {measured.moment.text}"
+        return told if judged.low is None is judged.high else f"{told}, {limits} ({source})"
 
     def _not_checked(self, review: Review) -> str:
         sources = review.facts.chart.sources

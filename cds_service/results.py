@@ -13,6 +13,7 @@ from cds_service.terminology import spoken
 _ABNORMAL = frozenset({"A", "AA", "H", "HH", "L", "LL", "POS"})
 _NORMAL = frozenset({"N", "NEG"})
 _COMPARATORS = frozenset({"<", "<=", ">", ">="})
+PLAIN_NUMBER = "1"  # the unit of a ratio or a count
 LONGEST_SPELLING = 6  # of a unit; a number in a longer one is shown in the measure's own unit
 _STATUSES = FINAL | SIMPLY_ABSENT | {"preliminary", "unknown"}
 
@@ -49,7 +50,11 @@ class Measured:
 
     @property
     def unit_as_sent(self) -> str:
-        """The unit to show: the laboratory's in a spelling we know, never its own words."""
+        """The unit to show: the laboratory's in a spelling we know, never its own words; "" for a
+        plain number.
+        """
+        if self.value.unit == PLAIN_NUMBER:
+            return ""
         return self.spelling if self._is_shown_as_sent else self.value.unit
 
     @property
@@ -224,10 +229,10 @@ def _measure(result: Result, measure: MeasureOf, sex: str | None) -> Measured | 
 def _unit_of(amount: Amount, measure: MeasureOf) -> tuple[str, Decimal | None, str]:
     """The unit converted to, its factor (None when the unit is not known), and the one to show.
 
-    ("", 1, "") when no unit was sent.
+    ("", 1, "") when no unit was sent, but for a measure that is a plain number and needs none.
     """
     if not amount.code and not amount.unit:
-        return "", Decimal(1), ""
+        return PLAIN_NUMBER if measure.unit == PLAIN_NUMBER else "", Decimal(1), ""
     units, unit = measure.units, measure.unit
     factor = units.factor(unit, amount.code, amount.unit)
     if factor is None:

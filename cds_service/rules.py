@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import Literal
 
 from cds_service.evidence import Record
-from cds_service.facts import Judged, PatientFacts
+from cds_service.facts import Judged, PatientFacts, Report, Result
 
 Outcome = Literal[
     "fired", "suppressed", "not-applicable", "data-missing", "data-unusable", "not-met"
@@ -16,22 +16,33 @@ Filling = str | int | Decimal
 
 
 @dataclass(frozen=True, slots=True)
+class Named:
+    """A result or report that is no number: shown by the title of a value set and its date, never
+    by its words.
+    """
+
+    value_set: str
+    entry: Result | Report
+
+
+@dataclass(frozen=True, slots=True)
 class Advice:
     """One thing worth telling the clinician.
 
     `variant` picks the words of the topic's card; `consider` names order templates in order (none:
-    the variant's own); `values` fill the placeholders; `findings` are the numbers shown under "why
-    now"; `since` is the day from which a test counts as done; `again` are orders worth repeating:
-    only an open order leaves them out; `hinges_on` are the orders without which the card is not
-    worth showing (none: the card's own); `held_by` names what defers the advice although every
-    condition held; `quoted` is text of the chart for the placeholder {quoted} of the detail.
+    the variant's own); `values` fill the placeholders; `findings` are the numbers and the named
+    results shown under "why"; `since` is the day from which a test counts as done; `again` are
+    orders worth repeating: only an open order leaves them out; `hinges_on` are the orders without
+    which the card is not worth showing (none: the card's own); `held_by` names what defers the
+    advice although every condition held; `quoted` is text of the chart for the placeholder {quoted}
+    of the detail.
     """
 
     topic: str
     variant: str
     consider: tuple[str, ...] | None = None
     values: Mapping[str, Filling] = field(default_factory=dict)
-    findings: Sequence[Judged] = ()
+    findings: Sequence[Judged | Named] = ()
     since: int | None = None
     again: tuple[str, ...] = ()
     hinges_on: tuple[str, ...] | None = None

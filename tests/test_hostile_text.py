@@ -93,6 +93,10 @@ def ggt(value: float) -> Json:
 
 PTH = result(0, "2731-8", "PTH", "pg/mL", 190, 5) | {"referenceRange": [{"high": {"value": 65}}]}
 PLP = result(0, "62236-5", "PLP", "nmol/L", 410, 5) | {"referenceRange": [{"high": {"value": 125}}]}
+RATIO = result(0, "48378-4", "FLC ratio", "{ratio}", 85, 5) | {
+    "referenceRange": [{"low": {"value": 0.26}, "high": {"value": 1.65}}]
+}
+LESION = coded("icd-10-cm", "M89.50")
 # Every topic and, of those that print a number, the variant that prints it in its summary.
 CHARTS: dict[str, Callable[[], Json]] = {
     "lowAlpPersistent": lambda: chart((28.0, 29.0, 27.0)),
@@ -103,6 +107,8 @@ CHARTS: dict[str, Callable[[], Json]] = {
     "raisedAlpWithCancer": lambda: chart((260.0, 240.0), coded("icd-10-cm", "C50.911")),
     "lowAlpRaisedPlp": lambda: chart((21.0,), PLP),
     "lyticLesionWithoutMyelomaScreen": lambda: chart((70.0,), coded("icd-10-cm", "M89.50")),
+    "lyticLesionAbnormalMyelomaScreen": lambda: chart((70.0,), LESION, RATIO),
+    "raisedAlpInMyeloma": lambda: chart((260.0, 240.0), coded("icd-10-cm", "C90.00")),
 }
 
 
@@ -215,6 +221,17 @@ def test_a_diagnosis_that_is_quoted_is_harmless(name: str) -> None:
 def test_no_text_that_is_quoted_is_live(text: str) -> None:
     found = cards(chart((70.0,), called(f"Hypophosphatasia\n{text}"), DRUG))
     assert [live_in(x["detail"]) for x in found.values()] in ([], [[]])
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_result_that_is_read_for_its_words_is_named_and_not_repeated(name: str) -> None:
+    words = result(0, "24351-9", "SPEP", "", 0, 5)
+    del words["valueQuantity"]
+    words["valueString"] = f"Monoclonal band, zyzzogeton\n{HOSTILE[name]}"
+    found = cards(chart((70.0,), LESION, words))["lyticLesionAbnormalMyelomaScreen"]
+    assert f"(SPEP abnormal, {ago(5)})" in found["summary"]
+    assert f"- Serum protein electrophoresis on {ago(5)}\n" in found["detail"]
+    assert "zyzzogeton" not in found["detail"] and live_in(found["detail"]) == []
 
 
 @pytest.mark.parametrize("name", HOSTILE)

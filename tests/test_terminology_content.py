@@ -263,6 +263,7 @@ def test_a_code_whose_wording_was_not_confirmed_is_marked_wherever_it_stands() -
         ("cond-cancer-thyroid-melanoma", "cond-cancer-other-bonetropic"),
         ("cond-cancer-breast cond-cancer-prostate cond-cancer-kidney", "cond-cancer-solid"),
         ("cond-cancer-lung cond-cancer-other-bonetropic cond-osteosarcoma", "cond-cancer-solid"),
+        ("med-bortezomib med-carfilzomib", "med-proteasome-inhibitor"),
     ],
 )
 def test_a_narrow_set_lies_within_the_wide_one(narrow: str, wide: str) -> None:

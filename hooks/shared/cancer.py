@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from cds_service.facts import Answer, Entry, Moment, PatientFacts, Problem, finding, question
+from cds_service.quantity import Quantity
 
 TUM_CANCERS = {
     "breast": "cond-cancer-breast",
@@ -114,6 +115,18 @@ def solid_cancer_active(patient: PatientFacts) -> Answer:
     return patient.settled(found, "Condition")
 
 
+@question
+def solid_cancer_active_or_recent(patient: PatientFacts, window: Quantity) -> Answer:
+    """Any solid cancer active, or recorded within {}?"""
+    found = [
+        x
+        for x in patient.problems("cond-cancer-solid", silencing=True)
+        if not _is_history(x) or x.within(window, patient.today, silencing=True)
+    ]
+    patient.use(*found)
+    return patient.settled(found, "Condition")
+
+
 def _kinds(problem: Problem, table: dict[str, str]) -> list[str]:
     """The kinds of a table that an entry is; a smouldering myeloma is not also an active one."""
     kinds = [kind for kind, name in table.items() if name in problem.sets]
@@ -157,6 +170,21 @@ def marrow_malignancies(patient: PatientFacts) -> list[str]:
 def marrow_malignancy(patient: PatientFacts) -> Answer:
     """A malignancy of the bone marrow on record?"""
     return patient.settled(marrow_malignancies(patient), "Condition")
+
+
+@question
+def gammopathy_known(patient: PatientFacts) -> Answer:
+    """Myeloma, another plasma-cell disease or MGUS on record?"""
+    found = [problem for _, problem in _diseases(patient, MAY_PROGRESS, silencing=True)]
+    patient.use(*found)
+    return patient.settled(found, "Condition")
+
+
+def plasma_cell_kind(patient: PatientFacts) -> str:
+    """The first kind of plasma-cell disease on record, active myeloma before others; "" when
+    none.
+    """
+    return next((kind for kind, _ in _diseases(patient, PLASMA_CELL, silencing=True)), "")
 
 
 # -- lytic lesions (lines 55, 56) --------------------------------------------------------------
@@ -276,5 +304,15 @@ def diagnosis_explains(patient: PatientFacts, lesion: Lesion) -> bool:
     """
     return any(
         kind not in CAN_PROGRESS or not _is_before(problem, lesion.day)
+        for kind, problem in _diseases(patient, PLASMA_CELL, silencing=True)
+    )
+
+
+def diagnosis_is_listed(patient: PatientFacts, lesion: Lesion) -> bool:
+    """Whether a plasma-cell disease on record already names what an abnormal screen may mean; a
+    smouldering myeloma, and a plasmacytoma before the lesion, do not.
+    """
+    return any(
+        kind not in CAN_PROGRESS or (kind == "plasmacytoma" and not _is_before(problem, lesion.day))
         for kind, problem in _diseases(patient, PLASMA_CELL, silencing=True)
     )

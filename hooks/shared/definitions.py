@@ -1,21 +1,25 @@
 """The common definitions of the clinical specification; rules are written in these words.
 
 Each lies in the module of its subject: readings, pregnancy, exposure, low_alp, raised_alp,
-hypophosphatasia, cancer, oncology, care. Here they stand together, so that a rule, or a `hold` of a
-service.toml, needs one name.
+hypophosphatasia, cancer, oncology, myeloma_screen, care. Here they stand together, so that a rule,
+or a `hold` of a service.toml, needs one name.
 """
 
 from hooks.shared.cancer import (
     all_lesions_explained,
     bone_metastasis,
     diagnosis_explains,
+    diagnosis_is_listed,
+    gammopathy_known,
     known_disease_that_may_progress,
     lytic_lesion,
     marrow_malignancies,
     marrow_malignancy,
     plasma_cell_disease,
+    plasma_cell_kind,
     solid_cancer,
     solid_cancer_active,
+    solid_cancer_active_or_recent,
     tum_cancer,
     tum_cancer_active,
     tum_cancers,
@@ -66,6 +70,10 @@ from hooks.shared.low_alp import (
     recent_low_readings,
     unexcused_normal,
 )
+from hooks.shared.myeloma_screen import (
+    abnormal_tests,
+    vital_tests,
+)
 from hooks.shared.oncology import (
     oncology_indication,
 )
@@ -74,6 +82,7 @@ from hooks.shared.pregnancy import (
 )
 from hooks.shared.raised_alp import (
     alp_at_least,
+    alp_below,
     alt_high_and_cholestatic,
     bilirubin_above,
     bilirubin_high,
@@ -86,6 +95,7 @@ from hooks.shared.raised_alp import (
     growth_factor_explains,
     latest_above_limit,
     latest_alp,
+    latest_not_raised,
     liver_tests_raised,
     paired_alt,
     paired_bilirubin,
@@ -94,27 +104,33 @@ from hooks.shared.raised_alp import (
     pathological_fracture,
     r_ratio,
     raised,
+    recent_fracture,
     recent_ordinary_fracture,
     source_already_tested,
 )
 from hooks.shared.readings import (
     alp_values,
+    high_rule_values,
+    is_below,
     is_low,
     is_very_low,
     latest_of_each_day,
     low_rule_readings,
+    newer_unreadable,
     note_newer_unreadable,
     nothing_usable,
     spoilt_readings,
 )
 
 __all__ = [
+    "abnormal_tests",
     "acquired_cause",
     "acting_antiresorptives",
     "acting_kind",
     "advanced_kidney_disease",
     "all_lesions_explained",
     "alp_at_least",
+    "alp_below",
     "alp_values",
     "alpl_negative",
     "alt_high_and_cholestatic",
@@ -128,17 +144,21 @@ __all__ = [
     "cause_name",
     "deceased",
     "diagnosis_explains",
+    "diagnosis_is_listed",
     "exposed_readings",
     "first_antiresorptive",
+    "gammopathy_known",
     "ggt_below_share_of_alp",
     "ggt_high",
     "ggt_missing",
     "ggt_normal",
     "growth_factor_explains",
+    "high_rule_values",
     "hospice_care",
     "hypophosphatasia_feature",
     "hypophosphatasia_known",
     "hypophosphatasia_unlikely",
+    "is_below",
     "is_low",
     "is_very_low",
     "known_by",
@@ -149,6 +169,7 @@ __all__ = [
     "latest_is_low",
     "latest_is_low_for_a_child",
     "latest_is_very_low",
+    "latest_not_raised",
     "latest_of_each_day",
     "latest_reading",
     "latest_reading_is_low",
@@ -163,6 +184,7 @@ __all__ = [
     "marrow_malignancies",
     "marrow_malignancy",
     "needs_an_excuse",
+    "newer_unreadable",
     "note_newer_unreadable",
     "nothing_usable",
     "on_antiresorptive",
@@ -176,16 +198,19 @@ __all__ = [
     "pathological_fracture",
     "persistently_low",
     "plasma_cell_disease",
+    "plasma_cell_kind",
     "plp_normal_while_low",
     "pregnant_now",
     "r_ratio",
     "raised",
     "recent_cytotoxic",
+    "recent_fracture",
     "recent_glucocorticoid",
     "recent_low_readings",
     "recent_ordinary_fracture",
     "solid_cancer",
     "solid_cancer_active",
+    "solid_cancer_active_or_recent",
     "source_already_tested",
     "spoilt_readings",
     "tum_cancer",
@@ -193,4 +218,5 @@ __all__ = [
     "tum_cancers",
     "unexcused_normal",
     "unexplained_lesions",
+    "vital_tests",
 ]

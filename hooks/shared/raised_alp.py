@@ -37,13 +37,25 @@ def latest_above_limit(patient: PatientFacts) -> Answer | bool:
     """Is the latest ALP recent and above its upper limit?"""
     latest = latest_alp(patient)
     if latest is None:
-        unreadable = not alp_values(patient) and (
-            patient.rejected("alp") or patient.measured("alp")
-        )
-        return patient.unusable() if unreadable else False
+        return patient.unusable() if _none_can_be_judged(patient) else False
     patient.use(latest)
     window = patient.limit.latest_raised_window
     return latest.moment.surely_within(window.days, patient.today) and latest.is_high
+
+
+@question
+def latest_not_raised(patient: PatientFacts, window: Quantity) -> Answer | bool:
+    """Is the latest ALP at most {} old, and not above its upper limit?"""
+    latest = latest_alp(patient)
+    if latest is None:
+        return patient.unusable() if _none_can_be_judged(patient) else False
+    patient.use(latest)
+    return latest.moment.surely_within(window.days, patient.today) and latest.is_not_high
+
+
+def _none_can_be_judged(patient: PatientFacts) -> bool:
+    """Whether there were ALP results and none of them could be judged."""
+    return not alp_values(patient) and bool(patient.rejected("alp") or patient.measured("alp"))
 
 
 @question
@@ -206,6 +218,14 @@ def alp_at_least(patient: PatientFacts, times: Quantity) -> bool:
     """Whether the latest ALP is proven to be at least so many times its upper limit."""
     latest = latest_alp(patient)
     return latest is not None and _is_at_least(latest, times)
+
+
+def alp_below(patient: PatientFacts, times: Quantity) -> bool:
+    """Whether the latest ALP is proven to be below so many times its upper limit."""
+    latest = latest_alp(patient)
+    if latest is None or latest.high is None:
+        return False
+    return latest.value.below(latest.high.times(times)) is True
 
 
 def bilirubin_above(patient: PatientFacts, times: Quantity) -> bool:

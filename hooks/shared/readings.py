@@ -287,8 +287,10 @@ def high_rule_values(patient: PatientFacts) -> list[Reading]:
     return latest_of_each_day(alp_values(patient), prefer_high=False)
 
 
-def note_newer_unreadable(patient: PatientFacts, latest: Reading | None) -> None:
-    """Has the card say that a result newer than the latest usable one could not be read."""
+def newer_unreadable(patient: PatientFacts, latest: Reading | None) -> Moment | None:
+    """When the newest result was drawn that is newer than the latest usable one and could not be
+    read; None when there is none.
+    """
     newer = [
         moment
         for rejected in patient.rejected("alp")
@@ -296,8 +298,19 @@ def note_newer_unreadable(patient: PatientFacts, latest: Reading | None) -> None
         and (moment := rejected.entry.moment) is not None
         and (latest is None or moment.first > latest.moment.first)
     ]
-    if newer:
-        patient.remark("newer_unreadable", date=max(newer, key=lambda x: x.first).text)
+    return max(newer, key=lambda x: x.first, default=None)
+
+
+def note_newer_unreadable(patient: PatientFacts, latest: Reading | None) -> None:
+    """Has the card say that a result newer than the latest usable one could not be read."""
+    newer = newer_unreadable(patient, latest)
+    if newer is not None:
+        patient.remark("newer_unreadable", date=newer.text)
+
+
+def is_below(judged: Judged, limit: Quantity) -> bool:
+    """Whether a number is proven to be below a limit; never so when it came without a unit."""
+    return judged.measured.has_unit and judged.value.below(limit) is True
 
 
 def is_low(patient: PatientFacts, reading: Reading) -> bool:

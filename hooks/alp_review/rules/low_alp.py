@@ -78,7 +78,7 @@ def pregnant_and_not_low_for_it(patient: PatientFacts) -> Answer | bool:
     latest = d.latest_unexposed(patient)
     if latest is None or not surely(d.pregnant_now(patient)):
         return False
-    return latest.value.below(patient.limit.pregnancy_low) is not True
+    return not d.is_below(latest, patient.limit.pregnancy_low)
 
 
 def low_alp_persistent(patient: PatientFacts) -> Iterator[Advice]:
