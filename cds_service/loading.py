@@ -433,7 +433,8 @@ class _Loader:
         for family in families:
             for name, width in family.placeholders.items():
                 widths[name] = min(width, widths.get(name, width))
-        _check_phrases("shared/words.toml", self.words.phrases, widths)
+        if families:
+            _check_phrases("shared/words.toml", self.words.phrases, widths)
 
     def _check_limits(self, file: str, names: Collection[str]) -> None:
         for name in sorted(READ_HERE - set(names)):
