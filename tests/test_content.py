@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from cds_service.answering import Answering
-from cds_service.checking import builder_for, vignettes_of
+from cds_service.checking import builder_for, in_modes, vignettes_of
 from cds_service.content import Content
 from cds_service.content_files import CardFile, Variant
 from cds_service.errors import ContentError, DataUnobtainable
@@ -469,9 +469,9 @@ def said_to_patients() -> dict[str, list[str]]:
     as_of, vignettes = vignettes_of(family)
     builder = builder_for(shipped(), family)
     noon = datetime(TODAY.year, TODAY.month, TODAY.day, 12, tzinfo=UTC)
-    answering = Answering(shipped(), None, 1.0, lambda: noon)
     found: dict[str, list[str]] = {}
     for vignette in vignettes:
+        answering = Answering(in_modes(shipped(), vignette.modes), None, 1.0, lambda: noon)
         body = msgspec.json.encode(builder.body(vignette, as_of, TODAY))
         with suppress(DataUnobtainable):
             for card in answering.cards("alp-review", body).cards:

@@ -124,7 +124,8 @@ def test_every_indicator_of_every_card_is_earned() -> None:
         for topic in content().topics().values()
         for variant in topic.card.variant.values()
     }
-    assert owed == set(fired())
+    capped = {(code, "info") for code, indicator in owed if indicator == "warning"}
+    assert owed <= set(fired()) <= owed | capped
 
 
 def test_every_variant_of_every_card_is_earned() -> None:

@@ -157,7 +157,7 @@ def _void_reason(patient: PatientFacts, reading: Reading) -> str:
     result, moment = reading.measured.result, reading.moment
     if patient.says("text-spoilt-specimen", result.remarks):
         return "spoilt_specimen"
-    if _looks_like_edta(patient, result):
+    if looks_like_edta(patient, result):
         return "edta_pattern"
     if _has_acute_inflammation(patient, moment):
         return "acute_inflammation"
@@ -184,7 +184,7 @@ def _after(patient: PatientFacts, name: str, window: Quantity, moment: Moment) -
     return any(act.within(window, moment.last, silencing=True) for act in patient.acts(name))
 
 
-def _looks_like_edta(patient: PatientFacts, result: Result) -> bool:
+def looks_like_edta(patient: PatientFacts, result: Result) -> bool:
     """Potassium up and calcium down, or magnesium and calcium down, in the same specimen: EDTA in
     the tube.
     """
@@ -207,20 +207,26 @@ def _same_specimen(patient: PatientFacts, measure: str, result: Result) -> list[
     return [
         x
         for x in patient.judged(measure)
-        if x.measured.has_unit and _shares(x.measured.result, result)
+        if x.measured.has_unit and shares_specimen(x.measured.result, result)
     ]
 
 
-def _shares(one: Result, other: Result) -> bool:
-    """Whether two results come from one specimen: the same reference, else the same time, else the
-    same day.
-    """
+def names_same_specimen(one: Result, other: Result) -> bool | None:
+    """Whether two results name one specimen; None when either names none."""
     mine, theirs = (
         x.resource.specimen.reference if x.resource.specimen is not None else None
         for x in (one, other)
     )
-    if mine and theirs:
-        return bool(mine == theirs)
+    return bool(mine == theirs) if mine and theirs else None
+
+
+def shares_specimen(one: Result, other: Result) -> bool:
+    """Whether two results come from one specimen: the same reference, else the same time, else the
+    same day.
+    """
+    named = names_same_specimen(one, other)
+    if named is not None:
+        return named
     if one.moment is None or other.moment is None or one.moment.first != other.moment.first:
         return False
     if one.moment.clock and other.moment.clock:
@@ -274,6 +280,17 @@ def note_newer_unreadable(patient: PatientFacts, latest: Reading | None) -> None
     ]
     if newer:
         patient.remark("newer_unreadable", date=max(newer, key=lambda x: x.first).text)
+
+
+def has_newer_unreadable(patient: PatientFacts, latest: Reading | None) -> bool:
+    """Whether a result of the patient's newer than the latest usable one could not be used, or any
+    result when none could.
+    """
+    used = {x.measured.result for x in alp_values(patient)}
+    unreadable = [x for x in patient.sent("obs-alp-total") if not x.is_absent and x not in used]
+    if latest is None:
+        return bool(unreadable)
+    return any(x.moment is not None and x.moment.first > latest.moment.first for x in unreadable)
 
 
 def is_low(patient: PatientFacts, reading: Reading) -> bool:
