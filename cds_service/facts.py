@@ -6,6 +6,7 @@ An empty answer is a fact only when its source was answered; otherwise it is unk
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from types import MappingProxyType
 
 from cds_service.dates import Moment, as_text, completed_years, parse_date
@@ -426,9 +427,15 @@ class PatientFacts:
         """How many times its upper limit a number is, to one decimal; "" when not known."""
         return self.to_one_decimal(judged.times_high if judged is not None else None)
 
-    def to_one_decimal(self, number: Quantity | None) -> str:
-        """A ratio to one decimal, a bound without its sign; "" when not known."""
-        return f"{number.value:.1f}" if number is not None else ""
+    def to_one_decimal(self, number: Quantity | None, *, cut: bool = False) -> str:
+        """A ratio to one decimal, a bound without its sign; "" when not known.
+
+        `cut` rounds down, so that a number just below a limit is not shown as the limit.
+        """
+        if number is None:
+            return ""
+        value = Decimal(int(number.value * 10)) / 10 if cut else number.value
+        return f"{value:.1f}"
 
     def amount(self, judged: Judged) -> str:
         """A number with its unit as the laboratory sent it."""

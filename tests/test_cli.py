@@ -182,7 +182,7 @@ def test_explain_names_every_topic_readably(file: str) -> None:
     result = run("explain", file, *ON_THE_DAY)
     assert result.exit_code == 0
     topics = [x["topic"] for x in printed(run("explain", "--json", file, *ON_THE_DAY))["verdicts"]]
-    assert len(topics) == 7
+    assert len(topics) == len(list(HOOKS.glob("alp_review/cards/*.toml")))
     assert [x for x in topics if x not in result.stdout] == []
 
 

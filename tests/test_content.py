@@ -524,3 +524,13 @@ def test_every_phrase_of_a_card_is_said_to_some_patient(stem: str) -> None:
             if not any(is_said(topic, x, {name: words}) for x in holders):
                 unsaid.append(words)
     assert unsaid == []
+
+
+def test_a_summary_leaves_no_gap_where_a_value_has_no_unit() -> None:
+    summaries = [x.splitlines()[0] for texts in said_to_patients().values() for x in texts]
+    assert [x for x in summaries if "  " in x] == []
+    assert any(x.startswith("ALP 1032 is extreme") for x in summaries)
+
+
+def test_a_card_names_the_newer_value_that_could_not_be_read() -> None:
+    assert [x for x in said_to_patients()["extremeAlp"] if "A newer ALP of 2" in x]

@@ -74,6 +74,7 @@ from hooks.shared.raised_alp import (
     r_ratio,
     raised,
     raised_for_weeks,
+    raised_weeks_before,
     recent_ordinary_fracture,
     source_already_tested,
 )
@@ -84,6 +85,7 @@ from hooks.shared.readings import (
     latest_of_each_day,
     looks_like_edta,
     names_same_specimen,
+    only_unusable,
     shares_specimen,
 )
 
@@ -135,6 +137,7 @@ __all__ = [
     "names_same_specimen",
     "needs_an_excuse",
     "on_enzyme_replacement",
+    "only_unusable",
     "paget_active",
     "paired_alt",
     "paired_bilirubin",
@@ -149,6 +152,7 @@ __all__ = [
     "r_ratio",
     "raised",
     "raised_for_weeks",
+    "raised_weeks_before",
     "recent_ordinary_fracture",
     "shares_specimen",
     "solid_cancer",

@@ -16,6 +16,7 @@ from hooks.shared.readings import (
     is_very_low,
     may_be_normal,
     note_newer_unreadable,
+    only_unusable,
 )
 
 
@@ -32,14 +33,9 @@ def latest_is_low(patient: PatientFacts, window: Quantity) -> Answer | bool:
     """Is the latest ALP (off antiresorptives) low, and at most {} old?"""
     latest = latest_unexposed(patient)
     if latest is None:
-        return patient.unusable() if _only_unusable(patient) else False
+        return patient.unusable() if only_unusable(patient) else False
     patient.use(latest)
     return latest.moment.surely_within(window.days, patient.today) and is_low(patient, latest)
-
-
-def _only_unusable(patient: PatientFacts) -> bool:
-    """Whether there were ALP results and none of them could be read."""
-    return not alp_values(patient) and bool(patient.rejected("alp") or patient.measured("alp"))
 
 
 @question

@@ -13,7 +13,12 @@ from hooks.shared.exposure import (
     recent_anabolic_drug,
     recent_growth_factor,
 )
-from hooks.shared.readings import Reading, alp_values, high_rule_values, note_newer_unreadable
+from hooks.shared.readings import (
+    Reading,
+    high_rule_values,
+    note_newer_unreadable,
+    only_unusable,
+)
 
 
 @gate
@@ -37,10 +42,7 @@ def latest_above_limit(patient: PatientFacts) -> Answer | bool:
     """Is the latest ALP recent and above its upper limit?"""
     latest = latest_alp(patient)
     if latest is None:
-        unreadable = not alp_values(patient) and (
-            patient.rejected("alp") or patient.measured("alp")
-        )
-        return patient.unusable() if unreadable else False
+        return patient.unusable() if only_unusable(patient) else False
     patient.use(latest)
     window = patient.limit.latest_raised_window
     return latest.moment.surely_within(window.days, patient.today) and latest.is_high
@@ -88,19 +90,22 @@ def _earlier_raised(patient: PatientFacts, values: Sequence[Reading]) -> Iterato
             yield earlier
 
 
+@finding
+def raised_weeks_before(patient: PatientFacts) -> Reading | None:
+    """Which value of the last year was raised weeks before the latest, none between inside its
+    limit?
+    """
+    window, values = patient.limit.unexplained_window.days, high_rule_values(patient)
+    earlier = _earlier_raised(patient, values) if values else ()
+    return next((x for x in earlier if x.moment.surely_within(window, patient.today)), None)
+
+
 @question
 def raised_for_weeks(patient: PatientFacts) -> Answer | bool:
-    """Raised, and raised weeks before within the last year, with none between inside its limit?"""
+    """Raised, and raised weeks before?"""
     if not raised(patient):
         return False
-    window = patient.limit.unexplained_window.days
-    earlier = [
-        x
-        for x in _earlier_raised(patient, high_rule_values(patient))
-        if x.moment.surely_within(window, patient.today)
-    ]
-    patient.use(*earlier)
-    return bool(earlier)
+    return raised_weeks_before(patient) is not None
 
 
 def _drawn_in_a_stay(patient: PatientFacts, reading: Reading) -> bool:

@@ -282,15 +282,19 @@ def note_newer_unreadable(patient: PatientFacts, latest: Reading | None) -> None
         patient.remark("newer_unreadable", date=max(newer, key=lambda x: x.first).text)
 
 
+def only_unusable(patient: PatientFacts) -> bool:
+    """Whether there were ALP results and none of them could be used."""
+    return not alp_values(patient) and bool(patient.rejected("alp") or patient.measured("alp"))
+
+
 def has_newer_unreadable(patient: PatientFacts, latest: Reading | None) -> bool:
-    """Whether a result of the patient's newer than the latest usable one could not be used, or any
-    result when none could.
-    """
+    """Whether a result of the patient's newer than the latest usable one could not be used."""
     used = {x.measured.result for x in alp_values(patient)}
-    unreadable = [x for x in patient.sent("obs-alp-total") if not x.is_absent and x not in used]
-    if latest is None:
-        return bool(unreadable)
-    return any(x.moment is not None and x.moment.first > latest.moment.first for x in unreadable)
+    return latest is not None and any(
+        x.moment is not None and x.moment.first > latest.moment.first
+        for x in patient.sent("obs-alp-total")
+        if not x.is_absent and x not in used
+    )
 
 
 def is_low(patient: PatientFacts, reading: Reading) -> bool:

@@ -12,7 +12,7 @@ def latest_is_extreme(patient: PatientFacts) -> Answer | bool:
     """Is the latest ALP extreme, and at most two weeks old?"""
     latest, limit = d.latest_alp(patient), patient.limit
     if latest is None:
-        return patient.unusable() if d.has_newer_unreadable(patient, latest) else False
+        return patient.unusable() if d.only_unusable(patient) else False
     patient.use(latest)
     if not latest.moment.surely_within(limit.extreme_window.days, patient.today):
         return False

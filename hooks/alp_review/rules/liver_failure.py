@@ -39,9 +39,10 @@ def failure_by_tests(patient: PatientFacts) -> Answer | bool:
     """Young, with the INR, bilirubin and transaminases of liver failure, and no other reason?"""
     if not patient.is_younger_than(patient.limit.failure_by_tests_below_age):
         return False
-    for ask in (inr_high, bilirubin_of_failure, transaminases_of_failure):
-        if not ask(patient):
-            return False
+    if not (inr_high(patient) and bilirubin_of_failure(patient)):
+        return False
+    if not transaminases_of_failure(patient):
+        return False
     return not any_of(patient, anticoagulated, alcohol_liver, paracetamol_overdose)
 
 
@@ -185,7 +186,7 @@ def ast_to_alt(patient: PatientFacts) -> Quantity | None:
 def ratio_low(patient: PatientFacts) -> Answer | bool:
     """ALP to bilirubin low, both within two weeks and drawn together?"""
     alp, limit = latest_alp_for_ratio(patient), patient.limit
-    if d.has_newer_unreadable(patient, alp):
+    if d.only_unusable(patient) or d.has_newer_unreadable(patient, alp):
         return patient.unusable()
     if alp is None or not alp.moment.surely_within(limit.failure_window.days, patient.today):
         return False
@@ -284,7 +285,7 @@ def acute_liver_failure_low_alp_ratio(patient: PatientFacts) -> Iterator[Advice]
         "acuteLiverFailureLowAlpRatio",
         "warning" if strong else "info",
         values={
-            "r": patient.to_one_decimal(alp_to_bilirubin(patient)),
+            "r": patient.to_one_decimal(alp_to_bilirubin(patient), cut=True),
             "q": q,
             "basis": "record" if failure_on_record(patient).value else "tests",
         },

@@ -68,7 +68,7 @@ def at_least_times_lowest(patient: PatientFacts, times: Quantity) -> bool:
 def risen(patient: PatientFacts) -> Answer | bool:
     """Is the ALP of the last year above its limit, and well above its lowest value?"""
     latest, limit = d.latest_alp(patient), patient.limit
-    if d.has_newer_unreadable(patient, latest):
+    if d.only_unusable(patient) or d.has_newer_unreadable(patient, latest):
         return patient.unusable()
     if latest is None or not latest.moment.surely_within(limit.paget_window.days, patient.today):
         return False

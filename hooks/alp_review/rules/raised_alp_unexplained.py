@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from cds_service.facts import Answer, Judged, PatientFacts, Result, question, surely
+from cds_service.facts import Answer, Judged, PatientFacts, Result, finding, question, surely
 from cds_service.rules import Advice
 from hooks.shared import definitions as d
 
@@ -18,11 +18,17 @@ def high_enough(patient: PatientFacts) -> Answer | bool:
     return d.bone_pain(patient)
 
 
+@finding
+def telling_ggt(patient: PatientFacts) -> Judged | None:
+    """What is the latest GGT that tells high from normal?"""
+    return next((x for x in patient.judged("ggt") if x.is_high or x.is_not_high), None)
+
+
 @question
 def ggt_stays_normal(patient: PatientFacts) -> Answer:
     """GGT normal within months of the ALP, and none high after it?"""
-    told = [x for x in patient.judged("ggt") if x.is_high or x.is_not_high]
-    normal = bool(told) and told[0].is_not_high and _near_the_latest_alp(patient, told[0])
+    ggt = telling_ggt(patient)
+    normal = ggt is not None and ggt.is_not_high and _near_the_latest_alp(patient, ggt)
     return patient.settled(normal, "obs-ggt")
 
 
@@ -36,9 +42,10 @@ def _near_the_latest_alp(patient: PatientFacts, ggt: Judged) -> bool:
 def first_tests_normal(patient: PatientFacts) -> Answer | bool:
     """Calcium, PTH and TSH normal, vitamin D sufficient, phosphate and creatinine done?"""
     since = patient.today - patient.limit.unexplained_tests_window.days
-    for ask in (calcium_normal, pth_normal, tsh_normal, vitamin_d_sufficient):
-        if not ask(patient):
-            return False
+    if not (calcium_normal(patient) and pth_normal(patient) and tsh_normal(patient)):
+        return False
+    if not vitamin_d_sufficient(patient):
+        return False
     return bool(patient.done("phosphate", since)) and bool(patient.done("creatinine", since))
 
 
@@ -123,13 +130,19 @@ def raised_alp_bone_source_unexplained(patient: PatientFacts) -> Iterator[Advice
         return
     if surely(patient.done("bone-scan")):
         return
-    latest = d.latest_alp(patient)
+    yield _advice(patient)
+
+
+def _advice(patient: PatientFacts) -> Advice:
+    latest, window = d.latest_alp(patient), patient.limit.unexplained_window
     assert latest is not None
+    tests = [patient.latest_within(x, window) for x in ("pth", "vitamin_d", "calcium", "tsh")]
+    beside = (d.raised_weeks_before(patient), telling_ggt(patient), *tests)
     screen = surely(anaemia_or_reduced_kidney_function(patient))
-    yield Advice(
+    return Advice(
         "raisedAlpBoneSourceUnexplained",
         "info",
         consider=("bone-scan", *(("spep", "ife-serum", "sflc") if screen else ())),
         values=patient.shown(latest),
-        findings=[latest, *(x for x in [d.paired_ggt(patient)] if x is not None)],
+        findings=[latest, *(x for x in beside if x is not None)],
     )
