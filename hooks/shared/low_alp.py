@@ -10,7 +10,6 @@ from hooks.shared.exposure import long_glucocorticoid, recent_cytotoxic, unexpos
 from hooks.shared.pregnancy import Span, drawn_in_pregnancy, pregnancies
 from hooks.shared.readings import (
     Reading,
-    alp_values,
     is_low,
     is_low_for_a_child,
     is_very_low,
