@@ -164,7 +164,8 @@ class _Words:
         self._variant = card.variant[verdict.advice.variant]
 
     def summary(self) -> str:
-        return self._fill(self._variant.summary or self._card.summary)
+        """The one line; what has nothing to say leaves no gap."""
+        return " ".join(self._fill(self._variant.summary or self._card.summary).split())
 
     def _fill(self, text: str) -> str:
         """The text with its placeholders filled, each cut to its width."""

@@ -82,21 +82,23 @@ def _run(
     content: Content, service_id: str, vignette: Vignette, body: bytes, today: date
 ) -> Outcome:
     noon = datetime(today.year, today.month, today.day, 12, tzinfo=UTC)
-    here = replace(content, modes=_modes(content, vignette.modes))
     try:
-        found = Answering(here, None, 1.0, lambda: noon).explain(service_id, body)
+        found = Answering(in_modes(content, vignette.modes), None, 1.0, lambda: noon).explain(
+            service_id, body
+        )
     except CdsError as error:
         return Outcome(vignette, (), (f"answered {error.status}: {error.text}",))
     cards = tuple((x["source"]["topic"]["code"], x["indicator"]) for x in found["cards"])
     return Outcome(vignette, cards, tuple(_differences(vignette, cards, found)))
 
 
-def _modes(content: Content, asked: Mapping[str, str]) -> dict[str, Mode]:
-    modes = dict(content.modes)
+def in_modes(content: Content, asked: Mapping[str, str]) -> Content:
+    """The content with the modes that a vignette asks for; "*" is every topic."""
+    modes: dict[str, Mode] = dict(content.modes)
     for name, mode in asked.items():
         for topic in modes if name == "*" else (name,):
             modes[topic] = mode  # type: ignore[assignment]  # read_vignettes allows the three only
-    return modes
+    return replace(content, modes=modes)
 
 
 def _differences(

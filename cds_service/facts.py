@@ -6,6 +6,7 @@ An empty answer is a fact only when its source was answered; otherwise it is unk
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from types import MappingProxyType
 
 from cds_service.dates import Moment, as_text, completed_years, parse_date
@@ -299,6 +300,13 @@ class PatientFacts:
         found = [x for x in self._held.results(name) if x.final and x.moment is not None]
         return sorted(found, key=_newest_first, reverse=True)
 
+    def sent(self, name: str) -> list[Result]:
+        """Whatever of a set was sent about the patient: of any status, readable or not, and what
+        only looks like it.
+        """
+        held = self._held
+        return [*held.results(name), *held.look_alikes(name), *held.absent_results(name)]
+
     def measured(self, measure: str) -> list[Measured]:
         """The usable numbers of a measure, newest first; the rest are rejected, each with its
         reason.
@@ -428,8 +436,17 @@ class PatientFacts:
 
     def times(self, judged: Judged | None) -> str:
         """How many times its upper limit a number is, to one decimal; "" when not known."""
-        times = judged.times_high if judged is not None else None
-        return f"{times.value:.1f}" if times is not None else ""
+        return self.to_one_decimal(judged.times_high if judged is not None else None)
+
+    def to_one_decimal(self, number: Quantity | None, *, cut: bool = False) -> str:
+        """A ratio to one decimal, a bound without its sign; "" when not known.
+
+        `cut` rounds down, so that a number just below a limit is not shown as the limit.
+        """
+        if number is None:
+            return ""
+        value = Decimal(int(number.value * 10)) / 10 if cut else number.value
+        return f"{value:.1f}"
 
     def amount(self, judged: Judged) -> str:
         """A number with its unit as the laboratory sent it."""

@@ -65,6 +65,14 @@ class Holdings:
             if resource.status not in SIMPLY_ABSENT:
                 yield Result(resource, self._terms.of_code(resource.code), self._today)
 
+    def absent_results(self, name: str) -> list[Result]:
+        """The Observations of a set whose status says that there is no result."""
+        return [
+            Result(x, frozenset({name}), self._today)
+            for x in self._chart.of(Observation)
+            if x.status in SIMPLY_ABSENT and name in self._terms.of_code(x.code)
+        ]
+
     def foreign_results(self, name: str) -> list[Result]:
         """Other people's Observations of a set that came with the chart."""
         return [

@@ -89,6 +89,11 @@ class Result(Entry):
         return self.resource.status in FINAL and self.resource.data_absent_reason is None
 
     @property
+    def is_absent(self) -> bool:
+        """Whether its status says that there is no result: in error, cancelled, or not yet made."""
+        return self.resource.status in SIMPLY_ABSENT
+
+    @property
     def texts(self) -> tuple[str, ...]:
         """What the result says in words: never its notes."""
         resource = self.resource

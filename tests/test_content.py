@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from cds_service.answering import Answering
-from cds_service.checking import builder_for, vignettes_of
+from cds_service.checking import builder_for, in_modes, vignettes_of
 from cds_service.content import Content
 from cds_service.content_files import CardFile, Variant
 from cds_service.errors import ContentError, DataUnobtainable
@@ -467,22 +467,16 @@ def texts_of(card: CardFile) -> str:
 
 
 @cache
-def answering_in(modes: tuple[tuple[str, str], ...]) -> Answering:
-    """The service in these modes: a topic that ships switched off speaks where a row says so."""
-    noon = datetime(TODAY.year, TODAY.month, TODAY.day, 12, tzinfo=UTC)
-    return Answering(load_content(HOOKS, None, dict(modes)), None, 1.0, lambda: noon)
-
-
-@cache
 def said_to_patients() -> dict[str, list[str]]:
     """What the cards of each topic say to the patients of the vignettes."""
     [family] = shipped().families
     as_of, vignettes = vignettes_of(family)
     builder = builder_for(shipped(), family)
+    noon = datetime(TODAY.year, TODAY.month, TODAY.day, 12, tzinfo=UTC)
     found: dict[str, list[str]] = {}
     for vignette in vignettes:
         body = msgspec.json.encode(builder.body(vignette, as_of, TODAY))
-        answering = answering_in(tuple(sorted(vignette.modes.items())))
+        answering = Answering(in_modes(shipped(), vignette.modes), None, 1.0, lambda: noon)
         with suppress(DataUnobtainable):
             for card in answering.cards("alp-review", body).cards:
                 found.setdefault(card.source.topic.code, []).append(
@@ -548,3 +542,13 @@ def test_every_phrase_that_cards_share_is_said_to_some_patient(name: str) -> Non
     ]
     words = shipped().words.phrases[name].values()
     assert [x for x in words if not any(is_said(*y, {name: x}) for y in holders)] == []
+
+
+def test_a_summary_leaves_no_gap_where_a_value_has_no_unit() -> None:
+    summaries = [x.splitlines()[0] for texts in said_to_patients().values() for x in texts]
+    assert [x for x in summaries if "  " in x] == []
+    assert any(x.startswith("ALP 1032 is extreme") for x in summaries)
+
+
+def test_a_card_names_the_newer_value_that_could_not_be_read() -> None:
+    assert [x for x in said_to_patients()["extremeAlp"] if "A newer ALP of 2" in x]

@@ -9,6 +9,7 @@ from cds_service.quantity import Quantity
 from hooks.shared.readings import Reading, low_rule_readings
 
 ANTIRESORPTIVES = ("med-bisphosphonate", "med-denosumab")
+NOT_ORAL = ("med-zoledronate", "med-pamidronate", "med-denosumab")
 
 
 def last_dose(patient: PatientFacts, drug: Drug) -> int | None:
@@ -31,6 +32,20 @@ def _window(patient: PatientFacts, drug: Drug) -> Quantity:
     if "med-denosumab" in drug.sets:
         return patient.limit.denosumab_window
     return patient.limit.bisphosphonate_window
+
+
+def last_dated_dose(patient: PatientFacts, drug: Drug) -> int | None:
+    """The last day of a dose: of what is infused or injected the day it was recorded for, however
+    long its order runs; of what is swallowed as `last_dose` has it.
+    """
+    if drug.runs and _is_not_oral(patient, drug):
+        return drug.first.last if drug.first is not None else None
+    return last_dose(patient, drug)
+
+
+def _is_not_oral(patient: PatientFacts, drug: Drug) -> bool:
+    by_name = any(name in drug.sets for name in NOT_ORAL)
+    return by_name or any(patient.says("text-not-oral", text) for text in drug.routes)
 
 
 @finding

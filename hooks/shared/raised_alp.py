@@ -2,7 +2,7 @@
 (specification 3.7).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from cds_service.facts import Answer, Judged, PatientFacts, any_of, finding, gate, question, surely
 from cds_service.quantity import Quantity
@@ -13,7 +13,12 @@ from hooks.shared.exposure import (
     recent_anabolic_drug,
     recent_growth_factor,
 )
-from hooks.shared.readings import Reading, alp_values, high_rule_values, note_newer_unreadable
+from hooks.shared.readings import (
+    Reading,
+    high_rule_values,
+    note_newer_unreadable,
+    nothing_usable,
+)
 
 
 @gate
@@ -37,7 +42,7 @@ def latest_above_limit(patient: PatientFacts) -> Answer | bool:
     """Is the latest ALP recent and above its upper limit?"""
     latest = latest_alp(patient)
     if latest is None:
-        return patient.unusable() if _none_can_be_judged(patient) else False
+        return patient.unusable() if nothing_usable(patient) else False
     patient.use(latest)
     window = patient.limit.latest_raised_window
     return latest.moment.surely_within(window.days, patient.today) and latest.is_high
@@ -48,14 +53,9 @@ def latest_not_raised(patient: PatientFacts, window: Quantity) -> Answer | bool:
     """Is the latest ALP at most {} old, and not above its upper limit?"""
     latest = latest_alp(patient)
     if latest is None:
-        return patient.unusable() if _none_can_be_judged(patient) else False
+        return patient.unusable() if nothing_usable(patient) else False
     patient.use(latest)
     return latest.moment.surely_within(window.days, patient.today) and latest.is_not_high
-
-
-def _none_can_be_judged(patient: PatientFacts) -> bool:
-    """Whether there were ALP results and none of them could be judged."""
-    return not alp_values(patient) and bool(patient.rejected("alp") or patient.measured("alp"))
 
 
 @question
@@ -83,18 +83,39 @@ def _is_clearly_raised(patient: PatientFacts, latest: Reading) -> bool:
 
 
 def _has_stayed_raised(patient: PatientFacts, values: Sequence[Reading]) -> bool:
-    """Whether an earlier value, weeks to a year before, was above its limit and none between came
-    down.
+    return next(_earlier_raised(patient, values), None) is not None
+
+
+def _earlier_raised(patient: PatientFacts, values: Sequence[Reading]) -> Iterator[Reading]:
+    """The earlier values, weeks to a year before the latest, above their limit while none between
+    came down.
     """
     limit, latest = patient.limit, values[0]
     for earlier in values[1:]:
         nearest = latest.moment.first - earlier.moment.last
         farthest = latest.moment.last - earlier.moment.first
         if not earlier.is_high:
-            return False
+            return
         if nearest >= limit.persistent_from.days and farthest <= limit.persistent_to.days:
-            return True
-    return False
+            yield earlier
+
+
+@finding
+def raised_weeks_before(patient: PatientFacts) -> Reading | None:
+    """Which value of the last year was raised weeks before the latest, none between inside its
+    limit?
+    """
+    window, values = patient.limit.unexplained_window.days, high_rule_values(patient)
+    earlier = _earlier_raised(patient, values) if values else ()
+    return next((x for x in earlier if x.moment.surely_within(window, patient.today)), None)
+
+
+@question
+def raised_for_weeks(patient: PatientFacts) -> Answer | bool:
+    """Raised, and raised weeks before?"""
+    if not raised(patient):
+        return False
+    return raised_weeks_before(patient) is not None
 
 
 def _drawn_in_a_stay(patient: PatientFacts, reading: Reading) -> bool:
@@ -180,6 +201,13 @@ def bilirubin_high(patient: PatientFacts) -> Answer:
     bilirubin = paired_bilirubin(patient)
     high = bilirubin is not None and _is_above(bilirubin, patient.limit.bilirubin_times)
     return patient.settled(high, "obs-bilirubin-total")
+
+
+@question
+def bilirubin_raised(patient: PatientFacts) -> Answer:
+    """Bilirubin above its limit?"""
+    bilirubin = paired_bilirubin(patient)
+    return patient.settled(bilirubin is not None and bilirubin.is_high, "obs-bilirubin-total")
 
 
 @question
@@ -320,6 +348,42 @@ def bone_row_excluded(patient: PatientFacts) -> Answer:
         bone_metastasis,
         plasma_cell_disease,
     )
+
+
+@question
+def bone_disease_known(patient: PatientFacts) -> Answer:
+    """Osteomalacia or hyperparathyroidism active?"""
+    return any_of(patient, _osteomalacia, _hyperparathyroidism)
+
+
+@question
+def _osteomalacia(patient: PatientFacts) -> Answer:
+    """Osteomalacia or rickets active?"""
+    return patient.has("cond-osteomalacia", active=True, silencing=True)
+
+
+@question
+def _hyperparathyroidism(patient: PatientFacts) -> Answer:
+    """Hyperparathyroidism active?"""
+    return patient.has("cond-hyperparathyroidism", active=True, silencing=True)
+
+
+@question
+def liver_source_known(patient: PatientFacts) -> Answer:
+    """Cholestatic disease or liver metastases on record?"""
+    return any_of(patient, _cholestasis_on_record, _liver_metastasis_on_record)
+
+
+@question
+def _cholestasis_on_record(patient: PatientFacts) -> Answer:
+    """Cholestatic disease on record?"""
+    return patient.has("cond-cholestasis", silencing=True)
+
+
+@question
+def _liver_metastasis_on_record(patient: PatientFacts) -> Answer:
+    """Liver metastases on record?"""
+    return patient.has("cond-liver-metastasis", silencing=True)
 
 
 @question

@@ -169,7 +169,7 @@ def _spoilt_reason(patient: PatientFacts, reading: Reading) -> str:
     result = reading.measured.result
     if patient.says("text-spoilt-specimen", result.remarks):
         return "spoilt_specimen"
-    return "edta_pattern" if _looks_like_edta(patient, result) else ""
+    return "edta_pattern" if looks_like_edta(patient, result) else ""
 
 
 def _void_reason(patient: PatientFacts, reading: Reading) -> str:
@@ -202,7 +202,7 @@ def _after(patient: PatientFacts, name: str, window: Quantity, moment: Moment) -
     return any(act.within(window, moment.last, silencing=True) for act in patient.acts(name))
 
 
-def _looks_like_edta(patient: PatientFacts, result: Result) -> bool:
+def looks_like_edta(patient: PatientFacts, result: Result) -> bool:
     """Potassium up and calcium down, or magnesium and calcium down, in the same specimen: EDTA in
     the tube.
     """
@@ -225,20 +225,26 @@ def _same_specimen(patient: PatientFacts, measure: str, result: Result) -> list[
     return [
         x
         for x in patient.judged(measure)
-        if x.measured.has_unit and _shares(x.measured.result, result)
+        if x.measured.has_unit and shares_specimen(x.measured.result, result)
     ]
 
 
-def _shares(one: Result, other: Result) -> bool:
-    """Whether two results come from one specimen: the same reference, else the same time, else the
-    same day.
-    """
+def names_same_specimen(one: Result, other: Result) -> bool | None:
+    """Whether two results name one specimen; None when either names none."""
     mine, theirs = (
         x.resource.specimen.reference if x.resource.specimen is not None else None
         for x in (one, other)
     )
-    if mine and theirs:
-        return bool(mine == theirs)
+    return bool(mine == theirs) if mine and theirs else None
+
+
+def shares_specimen(one: Result, other: Result) -> bool:
+    """Whether two results come from one specimen: the same reference, else the same time, else the
+    same day.
+    """
+    named = names_same_specimen(one, other)
+    if named is not None:
+        return named
     if one.moment is None or other.moment is None or one.moment.first != other.moment.first:
         return False
     if one.moment.clock and other.moment.clock:

@@ -39,24 +39,6 @@ def liver_signs(patient: PatientFacts) -> Answer:
 
 
 @question
-def liver_source_known(patient: PatientFacts) -> Answer:
-    """Cholestatic disease or liver metastases on record?"""
-    return any_of(patient, _cholestasis_on_record, _liver_metastasis_on_record)
-
-
-@question
-def _cholestasis_on_record(patient: PatientFacts) -> Answer:
-    """Cholestatic disease on record?"""
-    return patient.has("cond-cholestasis", silencing=True)
-
-
-@question
-def _liver_metastasis_on_record(patient: PatientFacts) -> Answer:
-    """Liver metastases on record?"""
-    return patient.has("cond-liver-metastasis", silencing=True)
-
-
-@question
 def ducts_imaged(patient: PatientFacts) -> Answer:
     """MRCP or ERCP done or ordered within months?"""
     window = patient.limit.ducts_window
@@ -87,7 +69,7 @@ def raised_alp_hepatobiliary(patient: PatientFacts) -> Iterator[Advice]:
         return
     if surely(pregnant_without_liver_signs(patient)):
         return
-    if surely(liver_source_known(patient)):
+    if surely(d.liver_source_known(patient)):
         return
     if surely(ducts_imaged(patient)):
         return
@@ -139,24 +121,6 @@ def _ggt_a_little_raised(patient: PatientFacts) -> bool:
     return times is not None and times.below(patient.limit.ggt_little_times) is True
 
 
-@question
-def bone_disease_known(patient: PatientFacts) -> Answer:
-    """Osteomalacia or hyperparathyroidism active?"""
-    return any_of(patient, _osteomalacia, _hyperparathyroidism)
-
-
-@question
-def _osteomalacia(patient: PatientFacts) -> Answer:
-    """Osteomalacia or rickets active?"""
-    return patient.has("cond-osteomalacia", active=True, silencing=True)
-
-
-@question
-def _hyperparathyroidism(patient: PatientFacts) -> Answer:
-    """Hyperparathyroidism active?"""
-    return patient.has("cond-hyperparathyroidism", active=True, silencing=True)
-
-
 def raised_alp_bone_source(patient: PatientFacts) -> Iterator[Advice]:
     """HI-3: ALP raised with a normal GGT, so that bone is the likelier source."""
     if not d.past_growth(patient):
@@ -169,7 +133,7 @@ def raised_alp_bone_source(patient: PatientFacts) -> Iterator[Advice]:
         return
     if surely(d.bone_row_excluded(patient)):
         return
-    if surely(bone_disease_known(patient)):
+    if surely(d.bone_disease_known(patient)):
         return
     latest = d.latest_alp(patient)
     assert latest is not None
