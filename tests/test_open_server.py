@@ -16,7 +16,7 @@ from flask.testing import FlaskClient
 from cds_service.app import create_app
 from cds_service.config import Settings
 from tests.exchanges import FIRES, GRANT, SERVICE, Json, as_bytes, drop, now, put, request, send
-from tests.invariants import cards_of, strict_json, violations
+from tests.invariants import cards_of, faults, strict_json
 from tests.loopback import ROOT, Running, ended, running
 
 rows = pytest.mark.requirement
@@ -123,9 +123,19 @@ def server() -> Iterator[Running]:
         yield process
 
 
-def post(server: Running, body: Json | bytes, **headers: str) -> requests.Response:
-    named = {"Content-Type": "application/json", **headers}
-    return requests.post(server.url + SERVICE, data=as_bytes(body), headers=named, timeout=10)
+def call(
+    server: Running, method: str, path: str, body: Json | bytes = b"", **headers: str
+) -> requests.Response:
+    """An answer of a real server, once it breaks no rule that all answers keep."""
+    url, data = server.url + path, as_bytes(body)
+    answer = requests.request(method, url, data=data, headers=headers, timeout=10)
+    found = faults(method, path, answer.status_code, answer.headers, answer.content)
+    assert found == []
+    return answer
+
+
+def post(server: Running, body: Json | bytes) -> requests.Response:
+    return call(server, "POST", SERVICE, body, **{"Content-Type": "application/json"})
 
 
 @rows("DSC-01", "REQ-01", "RSP-01")
@@ -133,13 +143,13 @@ def test_a_real_server_answers(server: Running) -> None:
     answer = post(server, request())
 
     assert (answer.status_code, answer.headers["Content-Type"]) == (200, "application/json")
-    assert violations(strict_json(answer.content)) == []
-    found = requests.get(f"{server.url}/cds-services", timeout=10).json()
+    assert cards_of(answer.json()) == FIRES
+    found = call(server, "GET", "/cds-services").json()
     assert [x["id"] for x in found["services"]] == ["alp-review"]
 
 
 def test_serve_prints_the_folder_and_the_hash_of_its_content(server: Running) -> None:
-    version = requests.get(f"{server.url}/version", timeout=10).json()
+    version = call(server, "GET", "/version").json()
 
     assert version["content"]["hash"][:12] in server.output
     assert version["content"]["version"] in server.output
@@ -268,7 +278,7 @@ def test_content_without_services_is_an_empty_list_of_services(tmp_path: Path) -
     shutil.copytree(ROOT / "hooks", tmp_path / "hooks")
     shutil.rmtree(tmp_path / "hooks" / "alp_review")
     with running(CDS_HOOKS_DIR=str(tmp_path / "hooks")) as server:
-        answer = requests.get(f"{server.url}/cds-services", timeout=10)
+        answer = call(server, "GET", "/cds-services")
         assert (answer.status_code, answer.content) == (200, b'{"services":[]}')
         assert post(server, request()).status_code == 404
 
