@@ -19,7 +19,7 @@ from tests.exchanges import FIRES, GRANT, SERVICE, Json, as_bytes, drop, now, pu
 from tests.invariants import cards_of, faults, strict_json
 from tests.loopback import ROOT, Running, ended, running
 
-rows = pytest.mark.requirement
+requirement = pytest.mark.requirement
 LIMIT = 40_000
 
 
@@ -44,7 +44,7 @@ STRANGERS = (
 )
 
 
-@rows("ERR-01", "ERR-02", "COR-03")
+@requirement("ERR-01", "ERR-02", "COR-03")
 @pytest.mark.parametrize("host", STRANGERS)
 def test_another_host_name_is_refused_on_every_path(client: FlaskClient, host: str) -> None:
     for method, path in (
@@ -82,7 +82,7 @@ def test_a_server_that_is_not_open_answers_behind_a_proxy() -> None:
 # -- how it is started -------------------------------------------------------------------------
 
 
-@rows("SEC-02")
+@requirement("SEC-02")
 @pytest.mark.parametrize(
     ("arguments", "settings", "said"),
     [
@@ -134,11 +134,12 @@ def call(
     return answer
 
 
-def post(server: Running, body: Json | bytes) -> requests.Response:
-    return call(server, "POST", SERVICE, body, **{"Content-Type": "application/json"})
+def post(server: Running, body: Json | bytes, **headers: str) -> requests.Response:
+    typed = {"Content-Type": "application/json", **headers}
+    return call(server, "POST", SERVICE, body, **typed)
 
 
-@rows("DSC-01", "REQ-01", "RSP-01")
+@requirement("DSC-01", "REQ-01", "RSP-01")
 def test_a_real_server_answers(server: Running) -> None:
     answer = post(server, request())
 
@@ -183,7 +184,7 @@ def chunked(body: bytes, size: int = 1000) -> bytes:
 TYPED = ("Host: localhost", "Content-Type: application/json")
 
 
-@rows("REQ-15")
+@requirement("REQ-15")
 @pytest.mark.parametrize(("size", "status"), [(LIMIT, 200), (LIMIT + 1, 413), (3 * LIMIT, 413)])
 def test_a_chunked_body_is_measured_as_it_arrives(server: Running, size: int, status: int) -> None:
     plain = json.dumps(request())
@@ -196,7 +197,7 @@ def test_a_chunked_body_is_measured_as_it_arrives(server: Running, size: int, st
         assert b'"cards":[{' in said
 
 
-@rows("REQ-15", "ERR-02")
+@requirement("REQ-15", "ERR-02")
 def test_a_declared_length_over_the_limit_is_413(server: Running) -> None:
     head = (*TYPED, f"Content-Length: {LIMIT + 1}")
     status, headers, _ = spoken(server, message("POST", SERVICE, *head, body=b" " * (LIMIT + 1)))
@@ -225,7 +226,7 @@ def test_a_real_request_of_a_stranger_is_refused_in_json(
         assert headers["content-type"] == "application/json" and json.loads(body)
 
 
-@rows("COR-02")
+@requirement("COR-02")
 @pytest.mark.parametrize("path", ["//cds-services", "/cds-services//alp-review", f"{SERVICE}/"])
 def test_a_real_preflight_is_not_redirected(server: Running, path: str) -> None:
     head = ("Host: localhost", "Origin: https://a.example", "Access-Control-Request-Method: POST")
@@ -235,7 +236,7 @@ def test_a_real_preflight_is_not_redirected(server: Running, path: str) -> None:
     assert headers["access-control-allow-origin"] == "*"
 
 
-@rows("FHR-03", "FHR-04", "SEC-07", "ERR-04")
+@requirement("FHR-03", "FHR-04", "SEC-07", "ERR-04")
 def test_a_real_server_prints_nothing_of_a_call(server: Running) -> None:
     body = request()
     for change in (
@@ -247,15 +248,15 @@ def test_a_real_server_prints_nothing_of_a_call(server: Running) -> None:
     ):
         change(body)
 
-    assert post(server, body).status_code == 412
-    assert post(server, as_bytes(body)[:-3]).status_code == 400
+    token = "Bearer Zyxmark"
+    assert post(server, body, Authorization=token).status_code == 412
+    assert post(server, as_bytes(body)[:-3], Authorization=token).status_code == 400
     assert "Zyxmark" not in server.output
 
 
 # -- workers -----------------------------------------------------------------------------------
 
 
-@rows("REQ-17")
 def test_two_workers_answer() -> None:
     with running("--workers", "2") as server:
         began, deadline = server.cpu_ticks(), time.monotonic() + 10
@@ -273,7 +274,7 @@ def test_topic_modes_reach_the_workers() -> None:
         assert post(server, request()).json() == {"cards": []}
 
 
-@rows("DSC-03", "JSN-02")
+@requirement("DSC-03", "JSN-02")
 def test_content_without_services_is_an_empty_list_of_services(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "hooks", tmp_path / "hooks")
     shutil.rmtree(tmp_path / "hooks" / "alp_review")
