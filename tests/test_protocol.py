@@ -18,6 +18,7 @@ from werkzeug.test import TestResponse
 
 from cds_service.app import create_app
 from cds_service.config import Settings
+from cds_service.fhir_endpoint import FixturePatient
 from tests.broken_requests import BROKEN, Broken
 from tests.exchanges import (
     EXPLAIN,
@@ -31,11 +32,11 @@ from tests.exchanges import (
     Change,
     Json,
     add,
-    alp,
     bundle,
     changed,
     drop,
     now,
+    problem,
     put,
     request,
     send,
@@ -194,11 +195,14 @@ def test_the_same_request_again_gets_the_same_cards_under_new_uuids(client: Flas
 
 @requirement("REQ-17")
 def test_patients_in_parallel_do_not_meet(
-    open_app: Flask, whole: Callable[[str], Json], templates: dict[str, str]
+    open_app: Flask, whole: Callable[[str], Json], patients: dict[str, FixturePatient]
 ) -> None:
     names = ("low-alp-persistent", "raised-alp-jaundice")
     bodies = {name: whole(name) for name in names}
     alone = {x: without_uuids(send(open_app.test_client(), bodies[x]).get_json()) for x in names}
+    assert {x: cards_of(found) for x, found in alone.items()} == {
+        x: patients[x].expect for x in names
+    }
 
     def call(name: str) -> bool:
         found = without_uuids(send(open_app.test_client(), bodies[name]).get_json())
@@ -689,10 +693,12 @@ def test_resources_of_almost_nothing_are_no_error(client: FlaskClient) -> None:
     assert cards_of(send(client, body).get_json()) == FIRES
 
 
+@requirement("REQ-13")
 def test_two_patients_of_one_family_are_not_mixed(client: FlaskClient) -> None:
-    stranger = bundle([alp(1, 28, 5), alp(2, 28, 60)])
-    for entry in stranger["entry"]:
-        entry["resource"]["subject"] = {"reference": "Patient/p1-sister"}
-    body = changed(put("prefetch.more", stranger), values=NORMAL)
+    lesion = problem(90, "203522001", "Osteolysis")
+    own = changed(put("prefetch.more", bundle([lesion])), values=NORMAL)
+    lesion["subject"] = {"reference": "Patient/p1-sister"}
+    hers = changed(put("prefetch.more", bundle([lesion])), values=NORMAL)
 
-    assert send(client, body).get_json() == {"cards": []}
+    assert cards_of(send(client, own).get_json()) == ("lyticLesionWithoutMyelomaScreen info",)
+    assert send(client, hers).get_json() == {"cards": []}
