@@ -224,7 +224,7 @@ def _summary(summary: Any) -> Found:
         yield f"CAR-01 {summary!r}"
     elif len(summary.encode("utf-16-le")) // 2 >= 140 or "\n" in summary:
         yield f"CAR-01 too long or of two lines: {summary!r}"
-    elif re.search(r"\*\*|\]\(|<|\{|\}", summary):
+    elif re.search(r"\*\*|\]\(|<[a-zA-Z!/?]|\{|\}", summary):
         yield f"CAR-02 no plain text: {summary!r}"
 
 
