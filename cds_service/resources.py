@@ -297,16 +297,12 @@ def loads_leniently(raw: Raw | bytes) -> Any:
     """The JSON value with lone surrogates replaced: an escape that no text can hold costs one
     character.
     """
-    text = bytes(raw).decode(errors="replace")
-    return json.loads(text, object_hook=_with_whole_text, parse_int=_integer)
+    text = with_whole_escapes(bytes(raw)).decode(errors="replace")
+    return json.loads(text, parse_int=_integer)
 
 
 def _integer(digits: str) -> int | float:
     return int(digits) if len(digits) < 400 else float("inf")  # CPython refuses over 4,300 digits
-
-
-def _with_whole_text(pairs: dict[str, Any]) -> dict[str, Any]:
-    return {name: whole_text(x) if isinstance(x, str) else x for name, x in pairs.items()}
 
 
 _ESCAPE = re.compile(

@@ -9,7 +9,7 @@ from tests.exchanges import GRANT, SERVER, Change, Json, changed, drop, put
 
 @dataclass(frozen=True)
 class Broken:
-    """A change that CDS Hooks forbids, what the diagnostics must name, and the checklist's rows.
+    """A change that CDS Hooks forbids, what the diagnostics must name, and whose requirement it is.
 
     `in_schema`: whether a JSON schema can tell.
     """
@@ -17,7 +17,7 @@ class Broken:
     name: str
     change: tuple[Change, ...]
     names: str
-    rows: tuple[str, ...]
+    requirements: tuple[str, ...]
     in_schema: bool = True
 
     @property
@@ -25,21 +25,21 @@ class Broken:
         return changed(*self.change)
 
 
-def _without(path: str, *rows: str) -> Broken:
-    return Broken(f"no {path}", (drop(path),), path.rpartition(".")[2], rows)
+def _without(path: str, *requirements: str) -> Broken:
+    return Broken(f"no {path}", (drop(path),), path.rpartition(".")[2], requirements)
 
 
 def _each(
-    path: str, values: Sequence[object], *rows: str, in_schema: bool = True
+    path: str, values: Sequence[object], *requirements: str, in_schema: bool = True
 ) -> Iterator[Broken]:
     for value in values:
         name = f"{path} = {json.dumps(value)}"
-        yield Broken(name, (put(path, value),), path.rpartition(".")[2], rows, in_schema)
+        yield Broken(name, (put(path, value),), path.rpartition(".")[2], requirements, in_schema)
 
 
-def _misplaced(path: str, values: Sequence[str], *rows: str) -> Iterator[Broken]:
+def _misplaced(path: str, values: Sequence[str], *requirements: str) -> Iterator[Broken]:
     """Values of the right type that are not of their form."""
-    return _each(path, values, *rows, in_schema=False)
+    return _each(path, values, *requirements, in_schema=False)
 
 
 def _granted(name: str, change: Change, names: str, in_schema: bool = True) -> Broken:

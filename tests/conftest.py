@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
 
 from cds_service.app import create_app
 from cds_service.config import Settings, fixtures_dir
 from cds_service.fhir_endpoint import FhirEndpoint, FixturePatient, load_patients
 from tests.exchanges import TODAY, now
+from tests.invariants import faults
 from tests.loopback import FhirServer, serving
 
 PATIENTS = fixtures_dir() / "patients"
@@ -35,6 +37,28 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """A test that names a `fixture_patient` runs for each of them."""
     if "fixture_patient" in metafunc.fixturenames:
         metafunc.parametrize("fixture_patient", NAMES, indirect=True)
+
+
+class CheckedClient(FlaskClient):
+    """A client that finds out every answer which breaks a rule that all answers keep."""
+
+    def open(
+        self, *args: Any, buffered: bool = False, follow_redirects: bool = False, **kwargs: Any
+    ) -> TestResponse:
+        answer = super().open(*args, buffered=buffered, follow_redirects=follow_redirects, **kwargs)
+        asked = answer.request
+        found = faults(
+            asked.method, asked.path, answer.status_code, dict(answer.headers), answer.data
+        )
+        assert not found, f"{asked.method} {asked.path}: {found}"
+        return answer
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _every_answer_is_checked() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Flask, "test_client_class", CheckedClient)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -338,7 +338,6 @@ EXCHANGES = (
         "somebody else's low ALP",
         LOW,
         *_FOREIGN_LOWS,
-        add(RESULTS, {"resource": alp(900, 70, 6)}),
         unusable=[(x, "belongs to another patient") for x in _ALPS],
     ),
     _silent("a low ALP entered in error", ONE_LOW, on_result(0, "status", "entered-in-error")),

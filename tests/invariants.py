@@ -1,12 +1,18 @@
-"""What every answer keeps: the rows of the conformance checklist that a machine can decide."""
+"""What every answer keeps, whatever was asked: the requirements that a machine can decide.
+
+Whatever the tests receive passes through `faults`: what Inferno's CRD test kit asserts of a server,
+but for the orders that only CRD knows, and what it leaves out (null and empty members, uuids, error
+bodies, unknown members).
+"""
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
+from fhir.resources.R4B.operationoutcome import OperationOutcome
 from fhir.resources.R4B.servicerequest import ServiceRequest
 from pydantic import ValidationError
 
@@ -17,6 +23,20 @@ _CARD = {
     *("overrideReasons", "links", "extension"),
 }
 _INDICATORS = ["info", "warning", "critical"]
+_SOURCE = {"label", "url", "icon", "topic"}
+_ACTION = {"type", "description", "resource"}
+_LINK = {"label", "url", "type", "appContext", "autolaunchable"}
+_SERVICE = {"hook", "id", "title", "description", "prefetch", "usageRequirements"}
+_SEVERITIES = ("fatal", "error", "warning", "information")
+# http://hl7.org/fhir/R4/valueset-issue-type.html
+_ISSUES = {
+    *("invalid", "structure", "required", "value", "invariant", "security", "login", "unknown"),
+    *("expired", "forbidden", "suppressed", "processing", "not-supported", "duplicate"),
+    *("multiple-matches", "not-found", "deleted", "too-long", "code-invalid", "extension"),
+    *("too-costly", "business-rule", "conflict", "transient", "lock-error", "no-store"),
+    *("exception", "timeout", "incomplete", "throttled", "informational"),
+}
+_JSON = ("application/json", "application/fhir+json")
 _RANDOM_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 _MARKUP = re.compile(r"<[a-zA-Z!/]|!\[|\]\(|javascript:|data:")
 
@@ -36,13 +56,100 @@ def _no_constant(name: str) -> Any:
     raise AssertionError(f"JSON has no {name}")
 
 
+def faults(method: str, path: str, status: int, head: Mapping[str, str], body: bytes) -> list[str]:
+    """Each rule that an answer of the server breaks, by its id in the checklist."""
+    kind = head.get("Content-Type", "").partition(";")[0]
+    return [*_headers(method, head), *_body(method, _plain(path), status, kind, body)]
+
+
+def _plain(path: str) -> str:
+    return re.sub("/{2,}", "/", path).rstrip("/")
+
+
+def _headers(method: str, head: Mapping[str, str]) -> Found:
+    if not head.get("X-Request-ID"):
+        yield "ERR-07 no request id"
+    if method == "POST" and head.get("Cache-Control") != "no-store":
+        yield "RSP-05 an answer to a call may be stored"
+
+
+def _body(method: str, path: str, status: int, kind: str, body: bytes) -> Found:
+    if not body and (method == "HEAD" or status == 204):
+        return
+    if status == 200 and re.match(r"/(topics|static)(/|\Z)", path) and kind.startswith("text/"):
+        return
+    if kind not in _JSON:
+        yield f"JSN-01 ERR-02 {kind!r}"
+        return
+    try:
+        value = strict_json(body)
+    except (AssertionError, ValueError) as error:
+        yield f"JSN-01 JSN-06 {error}"
+        return
+    if status >= 400:
+        yield from _outcome(value)
+    elif status != 200:
+        yield f"RSP-01 DSC-04 success is {status}"
+    elif path == "/cds-services":
+        yield from _discovered(value)
+    elif path.startswith("/cds-services/"):
+        yield from violations(value)
+    elif path.startswith("/explain/"):
+        yield from violations({"cards": value["cards"]})
+
+
+def _outcome(value: Any) -> Found:
+    if not isinstance(value, dict) or set(value) != {"resourceType", "issue"}:
+        yield "ERR-01 ERR-06 an error is an OperationOutcome and nothing else"
+        return
+    yield from _empties(value, "")
+    try:
+        OperationOutcome.model_validate(value)
+    except ValidationError as error:
+        yield f"ERR-01 {error}"
+        return
+    for issue in value["issue"]:
+        if issue["severity"] not in _SEVERITIES or issue["code"] not in _ISSUES:
+            yield f"ERR-01 {issue!r}"
+    if "Traceback" in str(value):
+        yield "ERR-04 a stack trace"
+
+
+def _discovered(value: Any) -> Found:
+    if not isinstance(value, dict) or not isinstance(value.get("services"), list):
+        yield "DSC-02 no list of services"
+        return
+    if set(value) != {"services"}:
+        yield f"RSP-04 {set(value)}"
+    yield from (x for x in _empties(value, "") if ".services is" not in x)
+    for service in value["services"]:
+        if set(service) - _SERVICE:
+            yield f"DSC-12 DSC-13 JSN-09 {set(service) - _SERVICE}"
+        for name in ("hook", "id", "description"):
+            if not _text(service.get(name)):
+                yield f"DSC-05 DSC-06 DSC-08 {name} {service.get(name)!r}"
+        for name in ("title", "usageRequirements"):
+            if not _text(service.get(name, "none")):
+                yield f"DSC-09 DSC-11 {name} {service.get(name)!r}"
+        if not all(map(_text, service.get("prefetch", {}).values())):
+            yield f"DSC-10 {service['prefetch']!r}"
+
+
 def violations(answer: Any) -> list[str]:
-    """Each rule that an answer of the service breaks, by its id in the checklist."""
+    """Each rule that an answer of a service breaks, by its id in the checklist."""
     if not isinstance(answer, dict) or not isinstance(answer.get("cards"), list):
         return ["RSP-01 no list of cards"]
     cards = answer["cards"]
+    if shapeless := [*chain(*map(_lists, cards))]:
+        return shapeless
     rules = [_envelope(answer), _empties(answer, ""), _ids(cards)]
     return list(chain(*rules, *(_card(card) for card in cards)))
+
+
+def _lists(card: dict[str, Any]) -> Found:
+    for name in ("suggestions", "overrideReasons", "links"):
+        if not isinstance(card.get(name, []), list):
+            yield f"CAR-10 CAR-11 CAR-12 {name} is no list"
 
 
 def _text(value: Any) -> bool:
@@ -51,13 +158,21 @@ def _text(value: Any) -> bool:
 
 def _envelope(answer: dict[str, Any]) -> Found:
     if set(answer) - {"cards", "extension"}:
-        yield "RSP-04 SYS-02 EXT-01 members beside cards"
+        yield f"RSP-04 SYS-02 EXT-01 members beside cards: {set(answer)}"
+    yield from _extension(answer.get("extension", {}))
     if len(answer["cards"]) > 3:
         yield "RSP-06 more than three cards"
     shown = [card.get("indicator") for card in answer["cards"]]
     urgency = [_INDICATORS.index(x) for x in shown if x in _INDICATORS]
     if urgency != sorted(urgency, reverse=True):
         yield "RSP-06 the most urgent is not first"
+
+
+def _extension(extension: Any) -> Found:
+    if not isinstance(extension, dict):
+        yield f"EXT-01 {extension!r}"
+    elif not all(re.fullmatch(r"[a-z]+(\.[\w-]+){2,}", name) for name in extension):
+        yield f"EXT-02 {set(extension)}"
 
 
 def _empties(value: Any, path: str) -> Found:
@@ -89,7 +204,8 @@ def _ids(cards: list[dict[str, Any]]) -> Found:
 
 def _card(card: dict[str, Any]) -> Found:
     if set(card) - _CARD:
-        yield f"CAR-13 {set(card) - _CARD}"
+        yield f"CAR-13 JSN-09 {set(card) - _CARD}"
+    yield from _extension(card.get("extension", {}))
     yield from _summary(card.get("summary"))
     detail = card.get("detail", "none")
     if not isinstance(detail, str) or _MARKUP.search(detail):
@@ -108,7 +224,7 @@ def _summary(summary: Any) -> Found:
         yield f"CAR-01 {summary!r}"
     elif len(summary.encode("utf-16-le")) // 2 >= 140 or "\n" in summary:
         yield f"CAR-01 too long or of two lines: {summary!r}"
-    elif re.search(r"\*\*|\]\(|<|\{|\}", summary):
+    elif re.search(r"\*\*|\]\(|<[a-zA-Z!/?]|\{|\}", summary):
         yield f"CAR-02 no plain text: {summary!r}"
 
 
@@ -116,6 +232,8 @@ def _source(source: Any) -> Found:
     if not isinstance(source, dict) or not _text(source.get("label")):
         yield f"CAR-06 SRC-01 {source!r}"
         return
+    if set(source) - _SOURCE:
+        yield f"JSN-09 {set(source) - _SOURCE}"
     for member in ("url", "icon"):
         if member in source and not _absolute(source[member]):
             yield f"SRC-02 SRC-03 {source[member]!r}"
@@ -137,6 +255,8 @@ def _coding(coding: dict[str, Any]) -> Found:
         yield f"COD-01 other members: {coding!r}"
     if not _text(coding.get("system")) or not _text(coding.get("code")):
         yield f"COD-01 no system or no code: {coding!r}"
+    if not _text(coding.get("display", "none")):
+        yield f"COD-01 the display is no text: {coding!r}"
 
 
 def _suggestions(card: dict[str, Any]) -> Found:
@@ -155,7 +275,7 @@ def _suggestions(card: dict[str, Any]) -> Found:
 
 def _suggestion(suggestion: dict[str, Any]) -> Found:
     if set(suggestion) - {"label", "uuid", "isRecommended", "actions"}:
-        yield f"SUG-05 {set(suggestion)}"
+        yield f"SUG-05 JSN-09 {set(suggestion)}"
     if not _text(suggestion.get("label")):
         yield "SUG-01 no label"
     if not isinstance(suggestion.get("isRecommended", True), bool):
@@ -172,10 +292,12 @@ def _suggestion(suggestion: dict[str, Any]) -> Found:
 def _action(action: dict[str, Any]) -> Found:
     if action.get("type") != "create":
         yield f"ACT-01 {action.get('type')!r}"
+    if set(action) - _ACTION:
+        yield f"ACT-03 JSN-09 {set(action) - _ACTION}"
     if not _text(action.get("description")):
         yield "ACT-02 no description"
     resource = action.get("resource")
-    if not isinstance(resource, dict) or "resourceId" in action:
+    if not isinstance(resource, dict):
         yield "ACT-03 JSN-05 no resource object"
     elif resource.get("resourceType") != "ServiceRequest":
         yield f"ACT-03 {resource.get('resourceType')!r}"
@@ -199,15 +321,29 @@ def _reasons(reasons: list[dict[str, Any]]) -> Found:
 def _link(link: dict[str, Any]) -> Found:
     if not all(_text(link.get(name)) for name in ("label", "url", "type")):
         yield f"LNK-01 {link!r}"
+    if set(link) - _LINK or not isinstance(link.get("autolaunchable", True), bool):
+        yield f"LNK-07 JSN-09 {link!r}"
     if link.get("type") not in ("absolute", "smart") or not _absolute(link.get("url")):
         yield f"LNK-02 LNK-03 {link!r}"
+    if {name for name, _ in parse_qsl(urlsplit(str(link.get("url"))).query)} & {"iss", "launch"}:
+        yield f"LNK-04 {link!r}"
     if "appContext" in link and link.get("type") != "smart":
         yield f"LNK-05 {link!r}"
+    if not _text(link.get("appContext", "none")):
+        yield f"LNK-06 {link!r}"
 
 
 def cards_of(answer: dict[str, Any]) -> tuple[str, ...]:
     """The cards of an answer as "topic indicator"."""
     return tuple(f"{x['source']['topic']['code']} {x['indicator']}" for x in answer["cards"])
+
+
+def drafts_of(answer: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Every resource that an answer suggests to create."""
+    for card in answer["cards"]:
+        for suggestion in card.get("suggestions", []):
+            for action in suggestion["actions"]:
+                yield action["resource"]
 
 
 def without_uuids(value: Any) -> Any:

@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 from cds_service.cli import group
 from cds_service.errors import ContentError
 from tests.exchanges import FIRES, TODAY, Json, changed, drop, put, request
+from tests.invariants import cards_of, violations
 from tests.loopback import counting, ended
 
 HOOKS = Path(__file__).resolve().parents[1] / "hooks"
@@ -39,7 +40,9 @@ def written(folder: Path, body: Json | str) -> str:
 
 def cards(result: Result) -> list[str]:
     assert result.exit_code == 0, result.output
-    return [f"{x['source']['topic']['code']} {x['indicator']}" for x in printed(result)["cards"]]
+    shown = {"cards": printed(result)["cards"]}
+    assert violations(shown) == []
+    return [*cards_of(shown)]
 
 
 def printed(result: Result) -> Any:

@@ -22,6 +22,7 @@ import pytest
 
 from cds_service.fhir_client import Fetched, FhirClient
 
+requirement = pytest.mark.requirement
 TOKEN = "s3cret.t0ken-AbC"
 PATIENT = b'{"resourceType":"Patient","id":"p1"}'
 OUTCOME = b'{"resourceType":"OperationOutcome","issue":[]}'
@@ -167,6 +168,7 @@ def ids(fetched: Fetched) -> list[str]:
     return [entry["resource"]["id"] for bundle in pages for entry in bundle["entry"]]
 
 
+@requirement("FHR-08")
 def test_reads_and_searches_are_answered_with_the_bytes_received(
     stub: Stub, client: FhirClient
 ) -> None:
@@ -179,6 +181,7 @@ def test_reads_and_searches_are_answered_with_the_bytes_received(
     assert {headers["Accept"] for _, headers in stub.seen} == {"application/fhir+json"}
 
 
+@requirement("FHR-07")
 @pytest.mark.parametrize("allowed", ["", "/"])
 @pytest.mark.parametrize("asked", ["", "/"])
 @pytest.mark.parametrize("query", ["Patient/p1", "/Patient/p1"])
@@ -191,6 +194,7 @@ def test_base_and_query_are_joined_by_one_slash(
     assert (got.state, stub.paths) == ("answered", ["/fhir/Patient/p1"])
 
 
+@requirement("FHR-02", "PFD-09")
 @pytest.mark.parametrize("start", ["{base}/Observation", "Observation", "/fhir/Observation"])
 def test_all_pages_are_read_and_each_request_carries_the_token(stub: Stub, start: str) -> None:
     url = start.format(base=stub.base)
@@ -229,6 +233,7 @@ def test_a_token_that_fits_no_header_is_never_sent(
     assert stub.seen == []
 
 
+@requirement("FHR-06")
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_a_redirect_is_a_failure_and_its_target_sees_nothing(stub: Stub, status: int) -> None:
     with listening() as (port, got):
@@ -245,6 +250,7 @@ def test_the_body_of_a_redirect_is_not_read() -> None:
         assert one(f"http://127.0.0.1:{port}/fhir").why == "redirect not followed"
 
 
+@requirement("FHR-06")
 @pytest.mark.parametrize(
     "link",
     [
@@ -295,6 +301,7 @@ def test_the_name_of_another_origin_is_not_even_looked_up(
     assert set(asked) == {"127.0.0.1"}
 
 
+@requirement("FHR-06", "FHR-09")
 @pytest.mark.parametrize("query", ["../admin", "Patient/../../admin", "Patient/..%2F..%2Fadmin"])
 def test_a_query_cannot_leave_the_base(stub: Stub, query: str) -> None:
     got = one(stub.base, query)
@@ -425,6 +432,7 @@ SLOW: dict[str, Script] = {
 }
 
 
+@requirement("FHR-08", "PRF-02")
 @pytest.mark.parametrize("script", SLOW.values(), ids=SLOW.keys())
 def test_a_slow_server_is_left_at_the_deadline(script: Script) -> None:
     with listening(script) as (port, got):
@@ -587,6 +595,7 @@ def test_close_closes_the_kept_connections() -> None:
         gc.enable()
 
 
+@requirement("REQ-17")
 def test_cookies_are_not_sent_back(stub: Stub, client: FhirClient) -> None:
     stub.answers = {"/fhir/Patient/p1": (200, {"Set-Cookie": "sid=1; Path=/"}, PATIENT)}
     for _ in range(2):
@@ -607,6 +616,7 @@ def test_proxies_of_the_environment_are_ignored(
     assert got == []
 
 
+@requirement("FHR-06")
 @pytest.mark.parametrize(
     ("base", "allowed"),
     [
@@ -650,6 +660,7 @@ def test_a_server_that_is_not_allowed_is_not_contacted() -> None:
     assert TOKEN not in repr(refused.value)
 
 
+@requirement("FHR-03", "FHR-04")
 def test_logs_hold_neither_token_nor_url(
     stub: Stub, client: FhirClient, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.exchanges import EXPLAIN, GRANT, SERVER, SERVICE, Json, request, send
 from tests.invariants import strict_json, violations
 
-rows = pytest.mark.requirement
+requirement = pytest.mark.requirement
 Whole = Callable[[str], Json]
 FUZZED = settings(
     max_examples=150,
@@ -112,7 +112,7 @@ def check(client: FlaskClient, body: bytes, path: str) -> None:
         assert violations({"cards": found["cards"]}) == []
 
 
-@rows("ERR-08", "ERR-02", "JSN-06", "FVR-04", "PFD-16")
+@requirement("ERR-08", "ERR-02", "JSN-06", "FVR-04", "PFD-16")
 @FUZZED
 @given(st.sampled_from(["low-alp-persistent", "lytic-lesion-raised-alp"]), CHANGES)
 def test_a_spoilt_chart_is_no_defect(
@@ -125,7 +125,7 @@ def test_a_spoilt_chart_is_no_defect(
     check(client, written(body), SERVICE)
 
 
-@rows("ERR-08", "ERR-02", "REQ-02", "REQ-06", "REQ-09")
+@requirement("ERR-08", "ERR-02", "REQ-02", "REQ-06", "REQ-09")
 @FUZZED
 @given(CHANGES)
 def test_a_spoilt_request_is_no_defect(
@@ -138,7 +138,7 @@ def test_a_spoilt_request_is_no_defect(
     check(client, written(body), EXPLAIN)
 
 
-@rows("ERR-08", "JSN-07")
+@requirement("ERR-08", "JSN-07")
 @FUZZED
 @given(st.integers(0, 10**6), st.binary(max_size=4), st.integers(0, 40))
 def test_a_damaged_body_is_no_defect(
@@ -150,7 +150,7 @@ def test_a_damaged_body_is_no_defect(
     check(client, body[:at] + more + body[at + fewer :], SERVICE)
 
 
-@rows("ERR-08", "JSN-07")
+@requirement("ERR-08", "JSN-07")
 @FUZZED
 @given(st.integers(0, 10**6), st.sampled_from(["null", "1", '"x"', "{}", "[]"]))
 def test_a_name_twice_anywhere_is_no_defect(client: FlaskClient, where: int, value: str) -> None:

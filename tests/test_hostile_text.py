@@ -17,6 +17,7 @@ from cds_service.answering import Answering
 from cds_service.loading import load_content
 from tests.exchanges import Json, ago, bundle, now, problem, request, result
 
+requirement = pytest.mark.requirement
 HOOKS = Path(__file__).resolve().parents[1] / "hooks"
 HOSTILE = {
     "a script": "<script>alert(1)</script>",
@@ -153,6 +154,7 @@ def test_each_chart_gets_its_card_without_any_hostile_text(topic: str) -> None:
     )
 
 
+@requirement("CAR-02", "CAR-04")
 @pytest.mark.parametrize("name", HOSTILE)
 @pytest.mark.parametrize("topic", CHARTS)
 def test_hostile_text_in_a_chart_is_live_nowhere_and_changes_no_summary(
@@ -172,6 +174,7 @@ def test_hostile_text_in_a_chart_is_live_nowhere_and_changes_no_summary(
         ]
 
 
+@requirement("CAR-04")
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_report_that_is_read_for_its_words_is_not_repeated(name: str) -> None:
     body = chart((70.0,), report(HOSTILE[name]))
@@ -253,6 +256,7 @@ def test_the_explanation_of_a_hostile_chart_is_whole(name: str) -> None:
         json.loads(msgspec.json.encode(found))
 
 
+@requirement("CAR-02", "CAR-04")
 @settings(max_examples=60, deadline=None)
 @given(st.text(max_size=40), st.sampled_from([*CHARTS]))
 def test_no_text_at_all_is_live_or_in_a_summary(text: str, topic: str) -> None:

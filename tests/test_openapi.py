@@ -24,7 +24,6 @@ from tests.exchanges import (
     send,
 )
 
-rows = pytest.mark.requirement
 Whole = Callable[[str], Json]
 EVERY = pytest.mark.parametrize("exchange", EXCHANGES, ids=lambda x: x.name)
 
@@ -66,7 +65,6 @@ def members(value: Any, name: str) -> Iterator[Any]:
             yield from members(item, name)
 
 
-@rows("DSC-22")
 def test_the_document_is_openapi_of_json_schemas_that_hold_together(document: Json) -> None:
     assert re.fullmatch(r"3\.1\.\d+", document["openapi"])
     assert document["info"]["title"] and document["info"]["version"]

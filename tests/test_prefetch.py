@@ -39,9 +39,10 @@ from tests.exchanges import (
     on_result,
     put,
     request,
+    result,
     send,
 )
-from tests.invariants import cards_of, texts, violations, without_uuids
+from tests.invariants import cards_of, drafts_of, texts, violations, without_uuids
 from tests.loopback import (
     Fault,
     FhirServer,
@@ -56,7 +57,7 @@ from tests.loopback import (
     truncates,
 )
 
-rows = pytest.mark.requirement
+requirement = pytest.mark.requirement
 Whole = Callable[[str], Json]
 WARNED = "low-alp-persistent"
 EVERY = pytest.mark.parametrize("exchange", EXCHANGES, ids=lambda x: x.name)
@@ -85,8 +86,8 @@ def sources(client: FlaskClient, body: Json) -> dict[str, Json]:
 # -- exchanges ---------------------------------------------------------------------------------
 
 
-@rows("PFD-03", "PFD-04", "PFD-05", "PFD-06", "PFD-07", "PFD-09", "PFD-10", "PFD-12", "PFD-14")
-@rows("REQ-13", "FHR-01", "FVR-03", "ERR-05", "JSN-07", "JSN-10")
+@requirement("PFD-03", "PFD-05", "PFD-06", "PFD-07", "PFD-09", "PFD-10", "PFD-12", "PFD-14")
+@requirement("REQ-13", "FVR-03", "ERR-05", "JSN-07", "JSN-10")
 @EVERY
 def test_each_exchange_gets_what_it_is_owed(client: FlaskClient, exchange: Exchange) -> None:
     answer = send(client, exchange.body)
@@ -155,7 +156,7 @@ def test_the_explanation_names_what_was_unusable(client: FlaskClient, exchange: 
     assert set(exchange.unusable) <= whys(found)
 
 
-@rows("FVR-03", "PFD-16")
+@requirement("FVR-03", "PFD-16")
 @pytest.mark.parametrize(("change", "why"), [x[1:] for x in FURTHER], ids=[x[0] for x in FURTHER])
 def test_an_odd_element_costs_that_element_and_is_named(
     client: FlaskClient, change: Callable[[Json], object], why: tuple[str, str]
@@ -211,7 +212,7 @@ def declared(alp_value: object = ALP_BUNDLE) -> Json:
     return changed(drop("prefetch.results"), put("prefetch.alp", alp_value))
 
 
-@rows("PFD-03", "PFD-04")
+@requirement("PFD-03", "PFD-04")
 @pytest.mark.parametrize("value", EMPTY)
 def test_null_and_every_empty_bundle_mean_looked_and_found_nothing(
     client: FlaskClient, value: object
@@ -225,7 +226,7 @@ def test_null_and_every_empty_bundle_mean_looked_and_found_nothing(
     assert without_uuids(send(client, problems).get_json()) == without_uuids(expected)
 
 
-@rows("PFD-02", "PFD-12", "REQ-11")
+@requirement("PFD-02", "PFD-12", "REQ-11")
 @pytest.mark.parametrize("value", [*EMPTY, OUTCOME])
 def test_what_is_empty_under_a_name_of_the_site_s_own_answers_nothing(
     client: FlaskClient, value: object
@@ -245,7 +246,7 @@ WRONG_FOR_A_SEARCH: list[object] = [
 ]
 
 
-@rows("PFD-16", "PFD-12", "PFD-14", "REQ-14", "ERR-05")
+@requirement("PFD-16", "PFD-12", "PFD-14", "REQ-14", "ERR-05")
 @pytest.mark.parametrize("value", WRONG_FOR_A_SEARCH, ids=lambda x: json.dumps(x)[:40])
 def test_what_is_no_bundle_does_not_answer_a_search(client: FlaskClient, value: object) -> None:
     assert keys_named(diagnostics(send(client, declared(value)))) == {"alp"}
@@ -259,7 +260,7 @@ WRONG_FOR_A_READ: list[object] = [
 ]
 
 
-@rows("PFD-16", "PFD-05", "PFD-12", "REQ-13", "REQ-14")
+@requirement("PFD-16", "PFD-05", "PFD-12", "REQ-13", "REQ-14")
 @pytest.mark.parametrize("value", WRONG_FOR_A_READ, ids=lambda x: json.dumps(x)[:40])
 def test_what_is_not_this_patient_does_not_answer_the_read(
     client: FlaskClient, value: object
@@ -269,7 +270,7 @@ def test_what_is_not_this_patient_does_not_answer_the_read(
     assert keys_named(diagnostics(answer)) == {"patient"}
 
 
-@rows("PFD-02", "PFD-12", "PFD-14", "ERR-05")
+@requirement("PFD-02", "PFD-12", "PFD-14", "ERR-05")
 @pytest.mark.parametrize("key", ["patient", "alp"])
 def test_a_required_key_left_out_is_412_naming_it(
     client: FlaskClient, whole: Whole, key: str
@@ -280,7 +281,7 @@ def test_a_required_key_left_out_is_412_naming_it(
     assert keys_named(diagnostics(send(client, body))) == {key}
 
 
-@rows("PFD-05", "PFD-06")
+@requirement("PFD-05", "PFD-06")
 @pytest.mark.parametrize("key", ["patient", "alp"])
 def test_a_required_key_that_failed_is_412_naming_it(
     client: FlaskClient, whole: Whole, key: str
@@ -448,7 +449,7 @@ PAGED = [
 ]
 
 
-@rows("PFD-09", "PFD-12")
+@requirement("PFD-09", "PFD-12")
 @pytest.mark.parametrize("link", PAGED, ids=json.dumps)
 def test_a_first_page_of_the_required_results_is_412(client: FlaskClient, link: object) -> None:
     answer = send(client, declared({**ALP_BUNDLE, "link": link}))
@@ -456,7 +457,7 @@ def test_a_first_page_of_the_required_results_is_412(client: FlaskClient, link: 
     assert keys_named(diagnostics(answer)) == {"alp"}
 
 
-@rows("PFD-09")
+@requirement("PFD-09")
 def test_a_first_page_of_the_problem_list_does_not_prove_that_nothing_is_on_it(
     client: FlaskClient, whole: Whole
 ) -> None:
@@ -468,7 +469,7 @@ def test_a_first_page_of_the_problem_list_does_not_prove_that_nothing_is_on_it(
     assert "**Not checked:** problem list." in answer["cards"][0]["detail"]
 
 
-@rows("PFD-08")
+@requirement("PFD-08")
 def test_a_bundle_may_hold_other_types_and_they_are_used(client: FlaskClient, whole: Whole) -> None:
     body = whole("raised-alp-source-unknown")
     moved_over = body["prefetch"]["conditions"]["entry"]
@@ -481,7 +482,7 @@ def test_a_bundle_may_hold_other_types_and_they_are_used(client: FlaskClient, wh
     assert without_uuids(send(client, body).get_json()) == without_uuids(expected)
 
 
-@rows("PFD-10")
+@requirement("PFD-10")
 def test_a_bundle_needs_no_type_total_urls_or_metadata(client: FlaskClient, whole: Whole) -> None:
     body = whole(WARNED)
     expected = send(client, body).get_json()
@@ -493,7 +494,7 @@ def test_a_bundle_needs_no_type_total_urls_or_metadata(client: FlaskClient, whol
     assert without_uuids(send(client, body).get_json()) == without_uuids(expected)
 
 
-@rows("PFD-11")
+@requirement("PFD-11")
 @pytest.mark.parametrize(
     ("path", "value"),
     [
@@ -515,7 +516,7 @@ def test_a_result_that_the_query_would_not_have_brought_changes_nothing(
     assert send(client, sent).get_json() == {"cards": []}
 
 
-@rows("REQ-13")
+@requirement("REQ-13")
 @pytest.mark.parametrize("reference", ["Patient/p1", "urn:uuid:p1", "http://x/Patient/p1", None])
 def test_a_result_of_this_patient_is_used_however_it_says_so(
     client: FlaskClient, reference: str | None
@@ -549,7 +550,7 @@ WAYS_TO_LACK: dict[str, Callable[[Json, str], object]] = {
 }
 
 
-@rows("PFD-02", "PFD-05", "PFD-06", "PFD-09", "PFD-16", "FHR-11")
+@requirement("PFD-02", "PFD-05", "PFD-06", "PFD-09", "PFD-16")
 @pytest.mark.parametrize("way", WAYS_TO_LACK)
 @pytest.mark.parametrize(("key", "name", "card", "title"), DEGRADED)
 def test_an_optional_key_that_is_lacking_is_named_and_may_cap_the_card(
@@ -564,7 +565,41 @@ def test_an_optional_key_that_is_lacking_is_named_and_may_cap_the_card(
     assert len(unchecked) == 1 and title in unchecked[0]
 
 
-@rows("PFD-14")
+@requirement("TPL-14")
+@pytest.mark.parametrize("key", [*dict.fromkeys(x[0] for x in DEGRADED)])
+def test_every_query_is_asked_because_a_topic_reads_it(
+    client: FlaskClient, whole: Whole, patients: dict[str, FixturePatient], key: str
+) -> None:
+    def judged(body: Json) -> Any:
+        found = send(client, body, EXPLAIN).get_json()
+        return without_uuids([found["verdicts"], found["cards"]])
+
+    def differs(name: str) -> bool:
+        body = whole(name)
+        del body["prefetch"][key]
+        return bool(judged(body) != judged(whole(name)))
+
+    assert any(map(differs, patients))
+
+
+@requirement("TPL-14")
+def test_a_rare_test_of_years_ago_is_read_from_the_query_for_it(
+    client: FlaskClient, whole: Whole
+) -> None:
+    def suggested(body: Json) -> set[str]:
+        return {x["code"]["text"] for x in drafts_of(send(client, body).get_json())}
+
+    body = whole(WARNED)
+    before = suggested(body)
+    gene = result(1, "77084-2", "ALPL gene", "1", 1, 3000)
+    gene["subject"] = {"reference": f"Patient/{WARNED}"}
+    body["prefetch"]["longterm"] = bundle([gene])
+
+    gone = before - suggested(body)
+    assert len(gone) == 1 and "ALPL" in gone.pop()
+
+
+@requirement("PFD-14")
 def test_a_row_that_cannot_do_without_a_key_says_data_missing(
     client: FlaskClient, whole: Whole
 ) -> None:
@@ -586,7 +621,7 @@ def asking(fhir: FhirServer, name: str = WARNED, **more: Any) -> Json:
     return {**body, **more}
 
 
-@rows("FHR-02", "FHR-08", "FHR-09", "PFD-15")
+@requirement("FHR-02", "FHR-08", "FHR-09", "PFD-15")
 def test_the_token_goes_with_every_page(fetching: FlaskClient, fhir: FhirServer) -> None:
     answer = send(fetching, asking(fhir, fhirAuthorization=GRANT))
 
@@ -597,7 +632,7 @@ def test_the_token_goes_with_every_page(fetching: FlaskClient, fhir: FhirServer)
     assert {x.method for x in fhir.asked} == {"GET"}
 
 
-@rows("FHR-01")
+@requirement("FHR-01")
 def test_an_allowed_server_without_a_token_is_read_without_one(
     fetching: FlaskClient, fhir: FhirServer
 ) -> None:
@@ -605,7 +640,7 @@ def test_an_allowed_server_without_a_token_is_read_without_one(
     assert {x.authorization for x in fhir.asked} == {None}
 
 
-@rows("FHR-05", "PFD-12")
+@requirement("FHR-05", "PFD-12")
 @pytest.mark.parametrize("seconds", [0, -1])
 def test_an_expired_token_is_not_used(
     fetching: FlaskClient, fhir: FhirServer, seconds: int
@@ -623,7 +658,7 @@ TYPES = {
 }
 
 
-@rows("FHR-10", "PFD-01")
+@requirement("FHR-10", "PFD-01")
 @pytest.mark.parametrize(
     ("scope", "types"),
     [
@@ -648,7 +683,7 @@ def test_what_the_scopes_do_not_cover_is_not_asked_for(
     assert (answer.status_code, set(fhir.types)) == (200, types)
 
 
-@rows("FHR-10", "PFD-12")
+@requirement("FHR-10", "PFD-12")
 def test_a_scope_that_lacks_a_required_type_is_412(fetching: FlaskClient, fhir: FhirServer) -> None:
     given = {**GRANT, "scope": "user/Patient.read user/Condition.read"}
     answer = send(fetching, asking(fhir, fhirAuthorization=given))
@@ -657,7 +692,7 @@ def test_a_scope_that_lacks_a_required_type_is_412(fetching: FlaskClient, fhir: 
     assert "Observation" not in fhir.types
 
 
-@rows("PFD-03")
+@requirement("PFD-03")
 def test_what_was_looked_for_and_not_found_is_not_asked_again(
     fetching: FlaskClient, fhir: FhirServer, whole: Whole
 ) -> None:
@@ -668,7 +703,7 @@ def test_what_was_looked_for_and_not_found_is_not_asked_again(
     assert fhir.asked == []
 
 
-@rows("PFD-09")
+@requirement("PFD-09")
 def test_the_rest_of_a_first_page_is_fetched(
     client: FlaskClient, fetching: FlaskClient, fhir: FhirServer, whole: Whole
 ) -> None:
@@ -683,7 +718,7 @@ def test_the_rest_of_a_first_page_is_fetched(
     assert set(fhir.types) == {"Observation", "Condition"}
 
 
-@rows("PFD-05", "PFD-06")
+@requirement("PFD-05", "PFD-06")
 @pytest.mark.parametrize("key", ["alp", "conditions"])
 def test_what_the_client_failed_to_get_is_fetched_from_an_allowed_server(
     client: FlaskClient, fetching: FlaskClient, fhir: FhirServer, whole: Whole, key: str
@@ -695,7 +730,7 @@ def test_what_the_client_failed_to_get_is_fetched_from_an_allowed_server(
     assert without_uuids(send(fetching, body).get_json()) == without_uuids(expected)
 
 
-@rows("FHR-07")
+@requirement("FHR-07")
 @pytest.mark.parametrize("end", ["", "/", "//"])
 def test_the_base_url_may_end_with_slashes(
     fetching: FlaskClient, fhir: FhirServer, end: str
@@ -704,7 +739,7 @@ def test_the_base_url_may_end_with_slashes(
     assert f"/fhir/Patient/{WARNED}" in [x.path for x in fhir.asked]
 
 
-@rows("FHR-07", "FHR-09")
+@requirement("FHR-07", "FHR-09")
 def test_ids_are_encoded(fetching: FlaskClient, fhir: FhirServer) -> None:
     assert send(fetching, asking(fhir, name="p%2F1&x=y|é")).status_code == 412
     paths = [x.path for x in fhir.asked]
@@ -725,7 +760,7 @@ def test_an_id_with_a_sign_of_the_search_syntax_asks_for_one_patient(
     assert values and not any(re.search(unescaped, x) for found in values for x in found)
 
 
-@rows("PRF-04", "REQ-17")
+@requirement("PRF-04", "REQ-17")
 def test_nothing_is_kept_from_one_call_to_the_next(patients: dict[str, FixturePatient]) -> None:
     chart = patients[WARNED].bundle
     with serving(lambda base: FhirEndpoint([chart], base)) as server:
@@ -763,7 +798,7 @@ FAULTS: dict[str, Fault] = {
 }
 
 
-@rows("PFD-13", "PFD-14", "FHR-08", "FHR-11", "PRF-02", "ERR-08")
+@requirement("PFD-13", "PFD-14", "FHR-08", "FHR-11", "PRF-02", "ERR-08")
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize(("kind", "key"), [("Patient", "patient"), ("Observation", "alp")])
 def test_a_required_key_that_the_server_fails_to_give_is_412_in_time(
@@ -777,7 +812,7 @@ def test_a_required_key_that_the_server_fails_to_give_is_412_in_time(
     assert time.monotonic() - began < 3  # half a second is allowed
 
 
-@rows("PFD-06", "FHR-11", "FHR-08")
+@requirement("PFD-06", "FHR-11", "FHR-08")
 @pytest.mark.parametrize("fault", FAULTS)
 def test_an_optional_key_that_the_server_fails_to_give_is_named_on_the_card(
     impatient: FlaskClient, fhir: FhirServer, whole: Whole, fault: str
@@ -790,7 +825,7 @@ def test_an_optional_key_that_the_server_fails_to_give_is_named_on_the_card(
     assert fhir.types == ["Condition"]
 
 
-@rows("PFD-13", "PFD-14")
+@requirement("PFD-09")
 def test_what_was_sent_of_a_failing_server_s_patient_is_not_lost(
     impatient: FlaskClient, fhir: FhirServer, whole: Whole
 ) -> None:
@@ -802,7 +837,7 @@ def test_what_was_sent_of_a_failing_server_s_patient_is_not_lost(
     assert (found["state"], found["used"]) == ("incomplete", 3)
 
 
-@rows("PFD-13", "PFD-14", "ERR-08")
+@requirement("PFD-16", "ERR-08")
 @pytest.mark.parametrize("depth", [800, 900, 940, 960, 980])
 def test_a_page_that_is_nested_too_deeply_is_no_data(
     fetching: FlaskClient, fhir: FhirServer, whole: Whole, depth: int
@@ -828,7 +863,7 @@ ODD_PAGES = {
 }
 
 
-@rows("ERR-08", "PFD-13")
+@requirement("ERR-08")
 @pytest.mark.parametrize("name", ODD_PAGES)
 def test_an_odd_page_of_the_server_is_never_the_client_s_fault(
     fetching: FlaskClient, fhir: FhirServer, whole: Whole, name: str
@@ -843,7 +878,7 @@ def test_an_odd_page_of_the_server_is_never_the_client_s_fault(
 # -- other origins -----------------------------------------------------------------------------
 
 
-@rows("FHR-06", "FHR-02")
+@requirement("FHR-06")
 @pytest.mark.parametrize("lead", [links_to, redirects_to])
 def test_the_server_cannot_lead_to_another_origin(
     impatient: FlaskClient, fhir: FhirServer, whole: Whole, lead: Callable[[str], Fault]
@@ -856,7 +891,7 @@ def test_the_server_cannot_lead_to_another_origin(
     assert callers == [] and fhir.types == ["Observation"]
 
 
-@rows("FHR-01", "FHR-06", "REQ-07", "PFD-12")
+@requirement("FHR-01", "FHR-06", "PFD-12")
 @pytest.mark.parametrize("grant", [{}, {"fhirAuthorization": GRANT}], ids=["bare", "with token"])
 @pytest.mark.parametrize(
     "spelling",
@@ -885,7 +920,7 @@ def test_a_server_that_is_not_listed_is_never_contacted(
     assert callers == [] and fhir.asked == []
 
 
-@rows("FHR-06")
+@requirement("FHR-06")
 @pytest.mark.parametrize(
     "address",
     ["", "x", "//", "http://", "http://[::1", "file:///etc/passwd", "http://a:99999/", "\0"],
@@ -899,7 +934,7 @@ def test_an_address_that_is_none_is_not_used(
     assert fhir.asked == []
 
 
-@rows("FHR-06")
+@requirement("FHR-06")
 def test_another_path_of_an_allowed_host_is_not_allowed(
     impatient: FlaskClient, fhir: FhirServer
 ) -> None:
@@ -914,7 +949,7 @@ def test_another_path_of_an_allowed_host_is_not_allowed(
 MARK = "Zyxmark"
 
 
-@rows("FHR-03", "FHR-04", "ERR-04", "ERR-07", "SEC-07")
+@requirement("FHR-03", "FHR-04", "ERR-04", "ERR-07", "SEC-07")
 @pytest.mark.parametrize(
     "case", ["good", "412", "server fails", "other origin", "422", "400", "explained", "unusable"]
 )
@@ -936,7 +971,7 @@ def test_no_name_id_or_token_of_a_call_is_logged_or_told_in_an_error(
     if case == "400":
         text = json.dumps(body)[:-9]
     with caplog.at_level(logging.DEBUG):
-        answer = send(impatient, text or body, path)
+        answer = send(impatient, text or body, path, Authorization=f"Bearer {MARK}")
 
     assert answer.status_code == {"412": 412, "server fails": 412, "other origin": 412}.get(
         case, int(case) if case.isdigit() else 200

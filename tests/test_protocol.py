@@ -2,11 +2,13 @@
 
 import json
 import logging
+import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from io import BytesIO
 from typing import Any
+from uuid import UUID
 
 import pytest
 from fhir.resources.R4B.operationoutcome import OperationOutcome
@@ -16,6 +18,7 @@ from werkzeug.test import TestResponse
 
 from cds_service.app import create_app
 from cds_service.config import Settings
+from cds_service.fhir_endpoint import FixturePatient
 from tests.broken_requests import BROKEN, Broken
 from tests.exchanges import (
     EXPLAIN,
@@ -29,11 +32,11 @@ from tests.exchanges import (
     Change,
     Json,
     add,
-    alp,
     bundle,
     changed,
     drop,
     now,
+    problem,
     put,
     request,
     send,
@@ -41,7 +44,7 @@ from tests.exchanges import (
 from tests.invariants import cards_of, strict_json, violations, without_uuids
 from tests.loopback import FhirServer
 
-rows = pytest.mark.requirement
+requirement = pytest.mark.requirement
 BOTH = pytest.mark.parametrize("path", [SERVICE, EXPLAIN])
 
 
@@ -59,7 +62,19 @@ def outcome(answer: TestResponse) -> tuple[int, str]:
 # -- the request -------------------------------------------------------------------------------
 
 
-@rows("REQ-01", "RSP-01", "JSN-01", "JSN-06", "ERR-06")
+def test_the_good_request_is_one_that_a_strict_client_sends() -> None:
+    body = changed(put("fhirServer", SERVER), put("fhirAuthorization", GRANT))
+    assert set(body) == {
+        *("hook", "hookInstance", "fhirServer", "fhirAuthorization", "context", "prefetch")
+    }
+    assert str(UUID(body["hookInstance"])) == body["hookInstance"]
+    assert set(body["context"]) == {"userId", "patientId", "encounterId"}
+    assert re.fullmatch(r"Practitioner/[A-Za-z0-9.-]{1,64}", body["context"]["userId"])
+    assert not any("/" in body["context"][x] for x in ("patientId", "encounterId"))
+    assert body["fhirServer"].startswith("https://")
+
+
+@requirement("REQ-01", "RSP-01", "JSN-01", "JSN-06", "ERR-06")
 def test_a_good_request_gets_its_cards(client: FlaskClient) -> None:
     answer = send(client, request())
 
@@ -68,7 +83,7 @@ def test_a_good_request_gets_its_cards(client: FlaskClient) -> None:
     assert violations(answer.get_json()) == []
 
 
-@rows("RSP-01", "RSP-02", "RSP-03", "JSN-02")
+@requirement("RSP-01", "RSP-02", "RSP-03", "JSN-02")
 def test_silence_is_an_empty_list_of_cards_and_nothing_else(client: FlaskClient) -> None:
     answer = send(client, request(NORMAL))
 
@@ -78,7 +93,7 @@ def test_silence_is_an_empty_list_of_cards_and_nothing_else(client: FlaskClient)
 @BOTH
 @pytest.mark.parametrize(
     "broken",
-    [pytest.param(x, id=x.name, marks=rows(*x.rows)) for x in BROKEN],
+    [pytest.param(x, id=x.name, marks=requirement(*x.requirements)) for x in BROKEN],
 )
 def test_a_request_that_breaks_cds_hooks_is_422_naming_the_member(
     client: FlaskClient, broken: Broken, path: str
@@ -114,14 +129,18 @@ TOLERATED = {
     "an unknown prefetch key": [put("prefetch.more", {"resourceType": "Basic", "id": "x"})],
 }
 EXTENDED = {
-    f"extension {value!r} in {place or 'the request'}": [put(f"{place}extension", value)]
+    f"extension {value!r} in {place or 'the request'}": [
+        put("fhirServer", SERVER),
+        put("fhirAuthorization", GRANT),
+        put(f"{place}extension", value),
+    ]
     for value in ANYTHING
-    for place in ("", "context.")
+    for place in ("", "context.", "fhirAuthorization.")
 }
 
 
-@rows("JSN-10", "REQ-04", "REQ-11", "REQ-12", "REQ-14", "EXT-03", "HOK-02", "HOK-03", "HOK-04")
-@rows("HOK-10", "REQ-07", "REQ-10", "ACT-06")
+@requirement("JSN-10", "REQ-04", "REQ-10", "REQ-11", "REQ-12", "REQ-14", "EXT-03")
+@requirement("HOK-02", "HOK-03", "HOK-04", "HOK-10")
 @pytest.mark.parametrize("name", [*TOLERATED, *EXTENDED])
 def test_what_a_client_may_send_besides_changes_nothing(client: FlaskClient, name: str) -> None:
     changes = (TOLERATED | EXTENDED)[name]
@@ -131,7 +150,7 @@ def test_what_a_client_may_send_besides_changes_nothing(client: FlaskClient, nam
     assert violations(answer.get_json()) == []
 
 
-@rows("HOK-03", "ACT-06", "FVR-04")
+@requirement("HOK-03", "ACT-06", "FVR-04")
 @pytest.mark.parametrize("given", ["e1", "Encounter/e1", "e1 e2", "a/b", "..", "e1\n"])
 def test_an_encounter_is_referenced_by_its_bare_id_or_refused(
     client: FlaskClient, given: str
@@ -146,7 +165,7 @@ def test_an_encounter_is_referenced_by_its_bare_id_or_refused(
         assert draft["encounter"] == {"reference": "Encounter/e1"}
 
 
-@rows("HOK-04")
+@requirement("HOK-04")
 def test_without_an_encounter_no_draft_names_one(client: FlaskClient) -> None:
     answer = send(client, changed(drop("context.encounterId"))).get_json()
 
@@ -154,7 +173,7 @@ def test_without_an_encounter_no_draft_names_one(client: FlaskClient) -> None:
     assert drafts and all("encounter" not in x for x in drafts)
 
 
-@rows("REQ-08")
+@requirement("REQ-08")
 @pytest.mark.parametrize("server", [True, False])
 @pytest.mark.parametrize("grant", [True, False])
 @pytest.mark.parametrize("prefetch", [True, False])
@@ -170,7 +189,7 @@ def test_each_way_to_have_data_may_be_missing(
     assert answer.status_code == expected
 
 
-@rows("REQ-05", "CAR-07", "OVR-02", "DSC-18")
+@requirement("REQ-05", "CAR-07", "OVR-02")
 def test_the_same_request_again_gets_the_same_cards_under_new_uuids(client: FlaskClient) -> None:
     first, second = (send(client, request()).get_json() for _ in range(2))
 
@@ -178,13 +197,16 @@ def test_the_same_request_again_gets_the_same_cards_under_new_uuids(client: Flas
     assert first["cards"][0]["uuid"] != second["cards"][0]["uuid"]
 
 
-@rows("REQ-17")
+@requirement("REQ-17")
 def test_patients_in_parallel_do_not_meet(
-    open_app: Flask, whole: Callable[[str], Json], templates: dict[str, str]
+    open_app: Flask, whole: Callable[[str], Json], patients: dict[str, FixturePatient]
 ) -> None:
     names = ("low-alp-persistent", "raised-alp-jaundice")
     bodies = {name: whole(name) for name in names}
     alone = {x: without_uuids(send(open_app.test_client(), bodies[x]).get_json()) for x in names}
+    assert {x: cards_of(found) for x, found in alone.items()} == {
+        x: patients[x].expect for x in names
+    }
 
     def call(name: str) -> bool:
         found = without_uuids(send(open_app.test_client(), bodies[name]).get_json())
@@ -194,7 +216,7 @@ def test_patients_in_parallel_do_not_meet(
         assert all(threads.map(call, names * 50))
 
 
-@rows("REQ-16")
+@requirement("REQ-16")
 @pytest.mark.parametrize("method", ["OPTIONS", "HEAD"])
 def test_options_and_head_do_not_run_the_service(
     fetching: FlaskClient, fhir: FhirServer, method: str
@@ -266,7 +288,7 @@ NOT_JSON: dict[str, str | bytes] = {
 }
 
 
-@rows("JSN-07", "ERR-01", "ERR-02", "ERR-08", "ERR-09")
+@requirement("JSN-07", "ERR-01", "ERR-02", "ERR-06", "ERR-08", "ERR-09")
 @BOTH
 @pytest.mark.parametrize("name", NOT_JSON)
 def test_a_body_that_is_not_one_json_object_of_one_meaning_is_400(
@@ -302,7 +324,7 @@ HARMLESS = {
 }
 
 
-@rows("JSN-07", "ERR-08", "FVR-03")
+@requirement("JSN-07", "ERR-08", "FVR-03")
 @pytest.mark.parametrize("name", HARMLESS)
 def test_odd_json_costs_the_element_and_not_the_chart(client: FlaskClient, name: str) -> None:
     answer = send(client, HARMLESS[name])
@@ -310,7 +332,7 @@ def test_odd_json_costs_the_element_and_not_the_chart(client: FlaskClient, name:
     assert (answer.status_code, cards_of(answer.get_json())) == (200, FIRES)
 
 
-@rows("ERR-08", "REQ-09")
+@requirement("ERR-08", "REQ-09")
 def test_a_number_of_6000_digits_for_seconds_is_422(client: FlaskClient) -> None:
     body = granted('"x":1').replace('"expires_in": 300', f'"expires_in": {"3" * 6000}')
 
@@ -320,7 +342,7 @@ def test_a_number_of_6000_digits_for_seconds_is_422(client: FlaskClient) -> None
 # -- media types and size ----------------------------------------------------------------------
 
 
-@rows("JSN-08")
+@requirement("JSN-08")
 @pytest.mark.parametrize(
     ("media_type", "status"),
     [
@@ -342,7 +364,7 @@ def test_the_media_type_must_be_json(client: FlaskClient, media_type: str, statu
         outcome(answer)
 
 
-@rows("JSN-08")
+@requirement("JSN-08")
 @pytest.mark.parametrize("accept", ["text/html", "application/fhir+xml", "image/*;q=0"])
 def test_accept_is_not_listened_to(client: FlaskClient, accept: str) -> None:
     answer = send(client, request(), Accept=accept)
@@ -370,7 +392,7 @@ def of_size(size: int) -> bytes:
     return (body[:-1] + " " * (size - len(body)) + "}").encode()
 
 
-@rows("REQ-15", "ERR-01")
+@requirement("REQ-15", "ERR-01")
 @BOTH
 @pytest.mark.parametrize("way", [send, send_in_chunks])
 @pytest.mark.parametrize(("size", "status"), [(30_000, 200), (30_001, 413), (90_000, 413)])
@@ -391,7 +413,7 @@ def test_a_body_over_the_limit_is_413_however_it_is_sent(
 # -- paths and methods -------------------------------------------------------------------------
 
 
-@rows("REQ-15", "ERR-01", "ERR-02", "FBK-01")
+@requirement("REQ-15", "ERR-01", "ERR-02", "FBK-01")
 @pytest.mark.parametrize(
     ("method", "path"),
     [
@@ -414,7 +436,7 @@ def test_what_is_not_there_is_404_in_json(client: FlaskClient, method: str, path
     assert outcome(answer)[0] == 404
 
 
-@rows("REQ-01", "REQ-15", "ERR-02")
+@requirement("REQ-01", "REQ-15", "ERR-02")
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
     [
@@ -438,13 +460,13 @@ def raw(path: str) -> Json:
     return {"path": "/", "environ_overrides": {"PATH_INFO": path}}
 
 
-@rows("DSC-01", "COR-02")
+@requirement("DSC-01")
 @pytest.mark.parametrize("path", ["/cds-services/", "//cds-services", "//cds-services//"])
 def test_discovery_needs_no_exact_slashes_and_no_redirect(client: FlaskClient, path: str) -> None:
     assert client.get(**raw(path)).data == client.get("/cds-services").data
 
 
-@rows("REQ-01", "COR-02")
+@requirement("REQ-01", "COR-02")
 @pytest.mark.parametrize(
     "path", ["/cds-services//alp-review", f"{SERVICE}/", f"/{SERVICE}", "//explain///alp-review//"]
 )
@@ -461,7 +483,6 @@ def test_head_of_discovery_is_its_get_without_a_body(client: FlaskClient) -> Non
     assert (answer.status_code, answer.mimetype, answer.data) == (200, "application/json", b"")
 
 
-@rows("DSC-22")
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/version", "/openapi.json"])
 def test_every_other_page_is_json(client: FlaskClient, path: str) -> None:
     answer = client.get(path)
@@ -470,7 +491,21 @@ def test_every_other_page_is_json(client: FlaskClient, path: str) -> None:
     assert strict_json(answer.data)
 
 
-@rows("SEC-05")
+@requirement("DSC-22")
+def test_a_page_for_people_says_what_every_topic_does(client: FlaskClient) -> None:
+    people = {"Accept": "text/html"}
+    listing = client.get("/topics", headers=people)
+    topics = client.get("/topics?format=json").get_json()["topics"]
+
+    assert (listing.status_code, listing.mimetype) == (200, "text/html")
+    assert topics
+    for topic in topics:
+        page = client.get(topic["path"], headers=people)
+        assert (page.status_code, page.mimetype) == (200, "text/html")
+        for text in (listing.get_data(as_text=True), page.get_data(as_text=True)):
+            assert f">{topic['row']}<" in text and topic["title"] in text
+
+
 def test_the_token_of_a_client_is_let_be_by_the_open_server(client: FlaskClient) -> None:
     # The CDS Hooks Sandbox signs every call with a key that is public.
     assert send(client, request(), Authorization="Bearer e.y.J").status_code == 200
@@ -480,7 +515,7 @@ def test_the_token_of_a_client_is_let_be_by_the_open_server(client: FlaskClient)
 # -- headers -----------------------------------------------------------------------------------
 
 
-@rows("ERR-07")
+@requirement("ERR-07")
 @pytest.mark.parametrize("given", ["a", "7f3c-1.B_2", "x" * 64])
 def test_a_request_id_is_given_back(client: FlaskClient, given: str) -> None:
     for answer in (
@@ -491,7 +526,7 @@ def test_a_request_id_is_given_back(client: FlaskClient, given: str) -> None:
         assert answer.headers.getlist("X-Request-ID") == [given]
 
 
-@rows("ERR-07")
+@requirement("ERR-07")
 @pytest.mark.parametrize("given", [None, "", " ", "a b", "<x>", "x" * 65, "a,b", "\xe9"])
 def test_no_request_id_or_one_that_is_not_plain_gets_a_new_one(
     client: FlaskClient, given: str | None
@@ -503,7 +538,7 @@ def test_no_request_id_or_one_that_is_not_plain_gets_a_new_one(
     assert all(len(x) == 36 for x in ids)
 
 
-@rows("RSP-05", "PRF-03")
+@requirement("RSP-05")
 @pytest.mark.parametrize(
     ("body", "path"),
     [
@@ -549,7 +584,7 @@ def answers(client: FlaskClient, origin: str | None) -> list[TestResponse]:
     return [client.open(path, method=x, json=body, headers=headers) for x, path, body in calls]
 
 
-@rows("COR-01", "COR-03", "COR-04")
+@requirement("COR-01", "COR-03", "COR-04")
 def test_by_default_a_script_of_any_origin_may_read_every_answer(client: FlaskClient) -> None:
     for answer in [*answers(client, STRANGE), *answers(client, None)]:
         assert answer.headers[f"{ALLOW}Origin"] == "*"
@@ -557,7 +592,7 @@ def test_by_default_a_script_of_any_origin_may_read_every_answer(client: FlaskCl
         assert f"{ALLOW}Credentials" not in answer.headers
 
 
-@rows("COR-01", "COR-03", "COR-04")
+@requirement("COR-01", "COR-03", "COR-04")
 def test_a_listed_origin_is_echoed_on_every_answer(narrow: FlaskClient) -> None:
     for answer in answers(narrow, LISTED):
         assert answer.headers[f"{ALLOW}Origin"] == LISTED
@@ -566,7 +601,7 @@ def test_a_listed_origin_is_echoed_on_every_answer(narrow: FlaskClient) -> None:
         assert f"{ALLOW}Credentials" not in answer.headers
 
 
-@rows("COR-04")
+@requirement("COR-04")
 @pytest.mark.parametrize(
     "origin", [STRANGE, "null", LISTED.upper(), f"{LISTED}.evil.example", None]
 )
@@ -579,7 +614,7 @@ def test_another_origin_is_answered_without_leave_to_read(
     assert send(narrow, request(), **({"Origin": origin} if origin else {})).status_code == 200
 
 
-@rows("COR-02")
+@requirement("COR-02")
 @pytest.mark.parametrize("path", ["/cds-services", SERVICE, f"{SERVICE}/feedback", EXPLAIN])
 def test_a_preflight_without_a_token_is_answered_with_what_may_be_sent(
     client: FlaskClient, narrow: FlaskClient, path: str
@@ -608,7 +643,7 @@ class Failed(Exception):
         super().__init__(f"{what} at {where}")
 
 
-@rows("ERR-01", "ERR-02", "ERR-04")
+@requirement("ERR-01", "ERR-02", "ERR-04")
 @pytest.mark.parametrize(
     "error",
     [
@@ -649,7 +684,7 @@ DSTU2 = [
 ]
 
 
-@rows("FVR-05", "FVR-03")
+@requirement("FVR-05", "FVR-03")
 def test_resources_of_an_older_fhir_are_counted_and_left_aside(client: FlaskClient) -> None:
     body = changed(*DSTU2)
     left = send(client, body, EXPLAIN).get_json()["data"][-1]["skipped"]
@@ -658,7 +693,7 @@ def test_resources_of_an_older_fhir_are_counted_and_left_aside(client: FlaskClie
     assert {"where": "MedicationOrder", "why": "1 of a type that is not read"} in left
 
 
-@rows("FVR-03", "PFD-10")
+@requirement("FVR-03")
 def test_resources_of_almost_nothing_are_no_error(client: FlaskClient) -> None:
     bare = [{"resource": {"resourceType": x}} for x in ("Observation", "Condition", "Patient")]
     body = changed(*(add(RESULTS, x) for x in bare))
@@ -666,10 +701,12 @@ def test_resources_of_almost_nothing_are_no_error(client: FlaskClient) -> None:
     assert cards_of(send(client, body).get_json()) == FIRES
 
 
+@requirement("REQ-13")
 def test_two_patients_of_one_family_are_not_mixed(client: FlaskClient) -> None:
-    stranger = bundle([alp(1, 28, 5), alp(2, 28, 60)])
-    for entry in stranger["entry"]:
-        entry["resource"]["subject"] = {"reference": "Patient/p1-sister"}
-    body = changed(put("prefetch.more", stranger), values=NORMAL)
+    lesion = problem(90, "203522001", "Osteolysis")
+    own = changed(put("prefetch.more", bundle([lesion])), values=NORMAL)
+    lesion["subject"] = {"reference": "Patient/p1-sister"}
+    hers = changed(put("prefetch.more", bundle([lesion])), values=NORMAL)
 
-    assert send(client, body).get_json() == {"cards": []}
+    assert cards_of(send(client, own).get_json()) == ("lyticLesionWithoutMyelomaScreen info",)
+    assert send(client, hers).get_json() == {"cards": []}

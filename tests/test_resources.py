@@ -188,6 +188,13 @@ def test_a_lone_surrogate_costs_one_character(escaped: bytes, shown: str) -> Non
     msgspec.json.encode(found)
 
 
+def test_a_lone_surrogate_in_lists_of_no_known_shape_can_be_written_again() -> None:
+    found, _ = read({"resourceType": "Condition", "abatementAge": ["\ud800", [["x\udc00"]]]})
+    assert isinstance(found, Condition)
+    assert found.abatement_age == ["\ufffd", [["x\ufffd"]]]
+    msgspec.json.encode(found)
+
+
 def test_a_pair_of_surrogates_is_the_character_it_means() -> None:
     raw = sent(changed("status", 7)).replace(b"Alk phos", rb"\ud83e\uddb4")
     found, _ = read_resource(raw)

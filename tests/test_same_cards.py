@@ -16,7 +16,7 @@ from tests.exchanges import EXPLAIN, Json, now, send
 from tests.invariants import cards_of, without_uuids
 from tests.loopback import FhirServer
 
-rows = pytest.mark.requirement
+requirement = pytest.mark.requirement
 AS_SENT = "History as sent by the record system: older values may be missing."
 Whole = Callable[[str], Json]
 
@@ -62,14 +62,14 @@ def without_as_sent(answer: Json) -> Json:
     return {"cards": [{**x, "detail": cut(x["detail"])} for x in answer["cards"]]}
 
 
-@rows("PFD-15")
+@requirement("PFD-15")
 def test_a_whole_prefetch_gets_the_cards_that_the_patient_owes(
     client: FlaskClient, fixture_patient: FixturePatient, body: Json
 ) -> None:
     assert cards_of(answered(client, body)) == fixture_patient.expect
 
 
-@rows("PFD-11")
+@requirement("PFD-11")
 def test_the_order_of_keys_and_entries_is_nothing(client: FlaskClient, body: Json) -> None:
     turned = {key: body["prefetch"][key] for key in reversed(body["prefetch"])}
     for key, value in turned.items():
@@ -79,7 +79,7 @@ def test_the_order_of_keys_and_entries_is_nothing(client: FlaskClient, body: Jso
     assert answered(client, {**body, "prefetch": turned}) == answered(client, body)
 
 
-@rows("PFD-01", "PFD-02", "PFD-15")
+@requirement("PFD-01", "PFD-02", "PFD-15")
 def test_each_key_left_out_is_fetched_and_no_other(
     client: FlaskClient, fetching: FlaskClient, fhir: FhirServer, body: Json, name: str
 ) -> None:
@@ -93,7 +93,7 @@ def test_each_key_left_out_is_fetched_and_no_other(
         assert len(first_pages(fhir)) == 1, key
 
 
-@rows("PFD-15", "PFD-01", "PFD-09", "FHR-09")
+@requirement("PFD-15", "PFD-01", "PFD-09", "FHR-09")
 def test_fetching_alone_page_by_page_gets_the_same_cards(
     client: FlaskClient, fetching: FlaskClient, fhir: FhirServer, body: Json
 ) -> None:
@@ -105,7 +105,7 @@ def test_fetching_alone_page_by_page_gets_the_same_cards(
     assert not [x.path for x in fhir.asked if "{" in x.path or "%7B" in x.path]
 
 
-@rows("PFD-15")
+@requirement("PFD-15")
 def test_a_site_s_own_keys_get_the_same_cards_by_what_they_hold(
     client: FlaskClient, body: Json
 ) -> None:
@@ -117,7 +117,7 @@ def test_a_site_s_own_keys_get_the_same_cards_by_what_they_hold(
     assert all(AS_SENT in card["detail"] for card in found["cards"])
 
 
-@rows("PFD-15", "PFD-01")
+@requirement("PFD-15", "PFD-01")
 def test_a_site_s_own_keys_and_the_rest_fetched_get_the_same_cards(
     client: FlaskClient, fetching: FlaskClient, fhir: FhirServer, body: Json
 ) -> None:
@@ -129,7 +129,7 @@ def test_a_site_s_own_keys_and_the_rest_fetched_get_the_same_cards(
     assert len(first_pages(fhir)) == len(empty)  # an empty Bundle without a name answers nothing
 
 
-@rows("PFD-15")
+@requirement("PFD-15")
 def test_one_bundle_with_the_whole_chart_gets_the_same_cards(
     client: FlaskClient, fixture_patient: FixturePatient, body: Json
 ) -> None:
@@ -155,7 +155,7 @@ def site_app(tmp_path_factory: pytest.TempPathFactory) -> Flask:
     return create_app(Settings(open=True, site_file=path), now=now)
 
 
-@rows("PFD-15")
+@requirement("PFD-15")
 def test_keys_that_the_site_file_declares_get_the_same_cards(
     client: FlaskClient, site_app: Flask, body: Json
 ) -> None:
