@@ -302,7 +302,7 @@ NOT_READ: list[object] = [
 ]
 
 
-@rows("PFD-16", "PFD-12", "PFD-14")
+@requirement("PFD-16", "PFD-12", "PFD-14")
 @pytest.mark.parametrize("value", NOT_READ, ids=lambda x: json.dumps(x)[:70])
 def test_a_bundle_of_which_nothing_can_be_read_answers_nothing(
     client: FlaskClient, whole: Whole, value: object
@@ -316,7 +316,7 @@ def test_a_bundle_of_which_nothing_can_be_read_answers_nothing(
     assert "**Not checked:** problem list." in card["detail"]
 
 
-@rows("PFD-04", "PFD-07")
+@requirement("PFD-04", "PFD-07")
 def test_a_message_that_nothing_was_found_is_an_answer(client: FlaskClient, whole: Whole) -> None:
     none_found = {
         "resourceType": "OperationOutcome",
@@ -333,7 +333,7 @@ def test_a_message_that_nothing_was_found_is_an_answer(client: FlaskClient, whol
     assert sources(client, body)["medications"]["state"] == "answered"
 
 
-@rows("PFD-07")
+@requirement("PFD-07")
 def test_a_message_beside_results_does_not_cost_the_results(client: FlaskClient) -> None:
     body = declared({**ALP_BUNDLE, "entry": [{"resource": OUTCOME}, *ALP_BUNDLE["entry"]]})
 
@@ -349,7 +349,7 @@ OTHERS: list[object] = [
 ]
 
 
-@rows("REQ-13", "PFD-14")
+@requirement("REQ-13", "PFD-14")
 @pytest.mark.parametrize("subject", OTHERS, ids=json.dumps)
 @pytest.mark.parametrize("key", ["conditions", "medications"])
 def test_what_belongs_to_other_patients_does_not_answer_a_key(
@@ -365,7 +365,7 @@ def test_what_belongs_to_other_patients_does_not_answer_a_key(
     assert sources(client, body)[key]["why"] == "all of it belongs to other patients"
 
 
-@rows("REQ-13")
+@requirement("REQ-13")
 @pytest.mark.parametrize("element", ["subject", "patient"])
 @pytest.mark.parametrize("value", OTHERS, ids=json.dumps)
 def test_other_people_s_results_are_unusable_and_no_card(
@@ -383,7 +383,7 @@ def test_other_people_s_results_are_unusable_and_no_card(
     assert found["lowAlpPersistent"] == found["raisedAlpSourceUnknown"] == "data-unusable"
 
 
-@rows("PFD-06", "PFD-16")
+@requirement("PFD-06", "PFD-16")
 @pytest.mark.parametrize(
     ("one", "other", "expected"),
     [
@@ -408,7 +408,7 @@ def test_of_two_answers_to_a_key_the_worse_counts_in_either_order(
         assert sources(client, body)["alp"]["state"] == expected
 
 
-@rows("PFD-05")
+@requirement("PFD-05")
 def test_a_failure_under_a_site_s_own_name_is_said(client: FlaskClient) -> None:
     body = changed(put("prefetch.results", OUTCOME))
 
@@ -417,7 +417,7 @@ def test_a_failure_under_a_site_s_own_name_is_said(client: FlaskClient) -> None:
     )
 
 
-@rows("ERR-05")
+@requirement("ERR-05")
 @pytest.mark.parametrize(
     ("key", "value", "why"),
     [
@@ -748,7 +748,7 @@ def test_ids_are_encoded(fetching: FlaskClient, fhir: FhirServer) -> None:
     assert all("patient=p%252F1%26x%3Dy%5C%7C%C3%A9&" in x for x in paths if "?" in x)
 
 
-@rows("FHR-09", "HOK-03")
+@requirement("FHR-09", "HOK-03")
 @pytest.mark.parametrize("name", ["a,b", "a\\,b", "a$b", "a|b"])
 def test_an_id_with_a_sign_of_the_search_syntax_asks_for_one_patient(
     fetching: FlaskClient, fhir: FhirServer, name: str
