@@ -24,7 +24,6 @@ from cds_service.results import short
 from cds_service.rules import Indicator, Verdict
 from cds_service.terminology import CANONICAL
 
-
 MOST_SUGGESTIONS = 5
 Uuid = Annotated[str, Meta(extra_json_schema={"format": "uuid"})]
 Url = Annotated[str, Meta(min_length=1, extra_json_schema={"format": "uri"})]
