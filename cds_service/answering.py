@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -11,9 +11,17 @@ import msgspec
 from cds_service.cards import Cards, CardWriter
 from cds_service.content import Content, Family
 from cds_service.content_files import Service
+from cds_service.dates import as_text
 from cds_service.errors import UnknownService
 from cds_service.evaluation import Review, review
-from cds_service.explanation import about, data_of, series_of, verdicts_of
+from cds_service.explanation import (
+    Explanation,
+    TopicVerdict,
+    about,
+    data_of,
+    series_of,
+    verdicts_of,
+)
 from cds_service.facts import PatientFacts
 from cds_service.hook_request import Call, parse_call
 from cds_service.prefetch import Fetcher, Unsettled, settle, undeclared_line
@@ -59,9 +67,12 @@ class Answering:
         return PatientFacts(chart, family.knowledge, self.today())
 
     def explain(self, service_id: str, body: bytes) -> dict[str, Any]:
-        """Every verdict with its evidence; a call that lacks required data is explained, not
-        refused.
+        """Every verdict with its evidence, an Explanation as JSON has it; a call that lacks
+        required data is explained, not refused.
         """
+        return cast("dict[str, Any]", self._explanation(service_id, body))
+
+    def _explanation(self, service_id: str, body: bytes) -> Explanation:
         family, service = self.service(service_id)
         call = parse_call(body, service.hook)
         try:
@@ -71,19 +82,20 @@ class Answering:
         found = review(self.content, family, facts, also_off=True)
         return self._explain(call, found)
 
-    def _explain(self, call: Call, found: Review) -> dict[str, Any]:
+    def _explain(self, call: Call, found: Review) -> Explanation:
         cards = self._writer(call).write(found)
         return {
             "status": 200,
             "cards": msgspec.to_builtins(cards.cards),
             "verdicts": verdicts_of(self.content, found),
             "data": data_of(found.facts.chart),
-            **about(self.content, found.facts.today),
+            "content": about(self.content),
+            "asOf": as_text(found.facts.today),
             "series": series_of(self.content, found.facts),
         }
 
-    def _explain_unsettled(self, unsettled: Unsettled) -> dict[str, Any]:
-        verdicts = [
+    def _explain_unsettled(self, unsettled: Unsettled) -> Explanation:
+        verdicts: list[TopicVerdict] = [
             {
                 "topic": code,
                 "verdict": "data-missing",
@@ -97,7 +109,8 @@ class Answering:
             "cards": [],
             "verdicts": verdicts,
             "data": data_of(unsettled.chart),
-            **about(self.content, self.today()),
+            "content": about(self.content),
+            "asOf": as_text(self.today()),
             "series": [],
             "hint": [
                 undeclared_line(name, key)

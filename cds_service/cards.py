@@ -7,67 +7,79 @@ escaped.
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from unicodedata import category
 from uuid import uuid4
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from cds_service.content import Content, Family, Topic
-from cds_service.content_files import QUOTED, CardFile
+from cds_service.content_files import QUOTED, CardFile, Said
 from cds_service.evaluation import Review
 from cds_service.evidence import unique
 from cds_service.facts import Judged
 from cds_service.hook_request import PatientViewContext
+from cds_service.loading import SUMMARY_LIMIT
 from cds_service.results import short
 from cds_service.rules import Indicator, Named, Verdict
 from cds_service.terminology import CANONICAL
 
+MOST_SUGGESTIONS = 5
+Uuid = Annotated[str, Meta(extra_json_schema={"format": "uuid"})]
+Url = Annotated[str, Meta(min_length=1, extra_json_schema={"format": "uri"})]
+_DRAFT = {
+    "required": ["resourceType", "status", "intent", "subject"],
+    "properties": {"resourceType": {"const": "ServiceRequest"}, "status": {"const": "draft"}},
+}
+Draft = Annotated[dict[str, Any], Meta(description="FHIR R4", extra_json_schema=_DRAFT)]
 
-class CardCoding(Struct, omit_defaults=True):
+
+class CardCoding(Struct):
     """A code as CDS Hooks has it."""
 
-    system: str
-    code: str
-    display: str = ""
+    system: Url
+    code: Said
+    display: Said
 
 
-class Source(Struct, omit_defaults=True):
-    """Where the guidance comes from."""
+class Source(Struct):
+    """Where the guidance comes from; `url` is its page, where the server knows its own address."""
 
-    label: str
+    label: Said
     topic: CardCoding
-    url: str = ""
+    url: Url | UnsetType = UNSET
 
 
-class Action(Struct, omit_defaults=True, rename="camel"):
+class Action(Struct, rename="camel"):
     """One thing to do with the record: here always a draft to create."""
 
     type: Literal["create"]
-    description: str
-    resource: dict[str, Any]
+    description: Said
+    resource: Draft
 
 
-class Suggestion(Struct, omit_defaults=True, rename="camel"):
-    """One choice on a card."""
+class Suggestion(Struct, rename="camel"):
+    """One choice on a card, which is one order."""
 
-    label: str
-    uuid: str
-    actions: list[Action]
+    label: Said
+    uuid: Uuid
+    actions: Annotated[list[Action], Meta(min_length=1, max_length=1)]
 
 
-class Card(Struct, omit_defaults=True, rename="camel"):
-    """One card (CDS Hooks 2.0, "Card Attributes")."""
+class Card(Struct, rename="camel"):
+    """One card (CDS Hooks 2.0, "Card Attributes"); what has no value is left out."""
 
-    uuid: str
-    summary: str
+    uuid: Uuid
+    summary: Annotated[str, Meta(min_length=1, max_length=SUMMARY_LIMIT)]
     indicator: Indicator
-    detail: str
+    detail: Said
     source: Source
-    suggestions: list[Suggestion] = []
-    selection_behavior: Literal["", "any"] = ""
-    override_reasons: list[CardCoding] = []
+    suggestions: (
+        Annotated[list[Suggestion], Meta(min_length=1, max_length=MOST_SUGGESTIONS)] | UnsetType
+    ) = UNSET
+    selection_behavior: Literal["any"] | UnsetType = UNSET
+    override_reasons: Annotated[list[CardCoding], Meta(min_length=1)] | UnsetType = UNSET
 
 
 class Cards(Struct, rename="camel"):
@@ -76,7 +88,6 @@ class Cards(Struct, rename="camel"):
     cards: list[Card]
 
 
-MOST_SUGGESTIONS = 5
 MOST_FINDINGS = 5
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+!|~>:@-]|(?<=www)\.)", re.IGNORECASE)
 _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn"})
@@ -117,10 +128,10 @@ class CardWriter:
             source=Source(
                 label=f"{review.family.source.label} {topic.card.row} · evidence {topic.card.tier}",
                 topic=CardCoding(f"{CANONICAL}/CodeSystem/topics", topic.code, topic.card.title),
-                url=f"{self.public_url}/topics/{topic.code}" if self.public_url else "",
+                url=f"{self.public_url}/topics/{topic.code}" if self.public_url else UNSET,
             ),
-            suggestions=self._suggestions(review, topic, verdict),
-            override_reasons=self._override_reasons(topic.card),
+            suggestions=self._suggestions(review, topic, verdict) or UNSET,
+            override_reasons=self._override_reasons(topic.card) or UNSET,
         )
         if card.suggestions:
             card.selection_behavior = "any"

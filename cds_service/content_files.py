@@ -52,7 +52,7 @@ class OrderRow(Strict):
 
 
 class ReasonRow(Strict):
-    display: str
+    display: Said
     every_card: bool = False
 
 
@@ -140,10 +140,10 @@ class Variant(Strict):
 class CardFile(Strict):
     """One topic: when it is shown, in what words, on what evidence."""
 
-    row: str
-    title: str
+    row: Said
+    title: Said
     mode: Mode
-    tier: str
+    tier: Said
     citations: Annotated[list[Said], Meta(min_length=1)]
     variant: dict[str, Variant]
     summary: str = ""

@@ -3,37 +3,158 @@ behind it, as JSON.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
+from msgspec import Meta
+
+from cds_service.cards import Card
 from cds_service.content import Content
-from cds_service.dates import as_text
 from cds_service.evaluation import Review
 from cds_service.evidence import Record, Rejected, outcome_of, unique
 from cds_service.facts import Judged, PatientFacts
-from cds_service.prefetch import Chart, Source
+from cds_service.prefetch import Chart, Source, State
 from cds_service.results import short
-from cds_service.rules import Verdict
+from cds_service.rules import Outcome, Verdict
 
 MOST_ENTRIES = 50
 
 
-def verdicts_of(content: Content, review: Review) -> list[dict[str, Any]]:
+class Because(TypedDict):
+    """Why a verdict is what it is: `text` is for people and may change, `code` may not."""
+
+    code: str
+    text: str
+
+
+class UsedEntry(TypedDict):
+    """An entry of the chart behind an answer; `limits` are those a number was judged by, `range` is
+    what the report prints.
+    """
+
+    reference: str
+    date: NotRequired[str]
+    value: NotRequired[str]
+    range: NotRequired[str]
+    limits: NotRequired[str]
+
+
+class RejectedEntry(TypedDict):
+    """An entry of the chart that could not be used."""
+
+    reference: str
+    why: str
+
+
+class AskedQuestion(TypedDict):
+    """A question, its answer ("yes", "no", "unknown", or how many were found), and what it rests
+    on.
+    """
+
+    question: str
+    code: str
+    answer: str
+    used: list[UsedEntry]
+    rejected: list[RejectedEntry]
+    because: NotRequired[list["AskedQuestion"]]
+
+
+class TopicVerdict(TypedDict):
+    """What became of a topic; `by` names what held it back, `variant` the words it speaks in."""
+
+    topic: str
+    verdict: Outcome
+    by: NotRequired[str]
+    variant: NotRequired[str]
+    reason: Because
+    evidence: list[AskedQuestion]
+
+
+class LeftAside(TypedDict):
+    """A place in what was sent or fetched, and why nothing was read there."""
+
+    where: str
+    why: str
+
+
+class KeyRead(TypedDict):
+    """What became of a prefetch key; `*` stands for what belongs to none."""
+
+    key: str
+    state: State
+    by: NotRequired[Literal["prefetch", "fetched", "inferred"]]
+    used: int
+    skipped: list[LeftAside]
+    why: NotRequired[str]
+
+
+class SeriesPoint(TypedDict):
+    """A result; one that could not be judged has no `value`, and `shown` is it as the report has
+    it.
+    """
+
+    reference: str
+    date: str
+    value: NotRequired[float]
+    comparator: NotRequired[str]
+    low: NotRequired[float]
+    high: NotRequired[float]
+    limit_from: NotRequired[str]
+    used: bool
+    why: NotRequired[str]
+    shown: NotRequired[str]
+
+
+class Series(TypedDict):
+    """The results of a measure, oldest first; `unit` is that of `value`, `low` and `high`."""
+
+    measure: str
+    title: str
+    unit: str
+    points: list[SeriesPoint]
+
+
+class ContentUsed(TypedDict):
+    """Which clinical content answers."""
+
+    version: str
+    hash: str
+
+
+class Explanation(TypedDict):
+    """Why a call gets which cards; `status` is what the call itself would be answered with, and
+    `hint` the lines of the site file that would declare a site's own prefetch keys.
+    """
+
+    status: Literal[200, 412]
+    cards: list[Card]
+    verdicts: list[TopicVerdict]
+    data: list[KeyRead]
+    content: ContentUsed
+    asOf: Annotated[str, Meta(extra_json_schema={"format": "date"})]
+    series: list[Series]
+    hint: NotRequired[list[str]]
+
+
+def verdicts_of(content: Content, review: Review) -> list[TopicVerdict]:
     """Every topic's verdict, in order of precedence."""
     return [_verdict(content, review, verdict) for verdict in review.verdicts]
 
 
-def _verdict(content: Content, review: Review, verdict: Verdict) -> dict[str, Any]:
-    found: dict[str, Any] = {"topic": verdict.topic, "verdict": verdict.outcome}
+def _verdict(content: Content, review: Review, verdict: Verdict) -> TopicVerdict:
+    found: TopicVerdict = {
+        "topic": verdict.topic,
+        "verdict": verdict.outcome,
+        "reason": _reason(review, verdict),
+        "evidence": [_evidence(content, x) for x in _each_once(verdict.record.because)],
+    }
     if verdict.by:
         found["by"] = verdict.by
     if verdict.advice is not None:
         found["variant"] = verdict.advice.variant
-    found["reason"] = _reason(review, verdict)
-    found["evidence"] = [_evidence(content, x) for x in _each_once(verdict.record.because)]
     return found
 
 
-def _reason(review: Review, verdict: Verdict) -> dict[str, str]:
+def _reason(review: Review, verdict: Verdict) -> Because:
     last = verdict.record.because[-1] if verdict.record.because else None
     if verdict.outcome == "suppressed":
         return {"code": verdict.by, "text": f"Every condition held; held back by {verdict.by}."}
@@ -59,10 +180,10 @@ def _each_once(records: Sequence[Record]) -> list[Record]:
     return list({id(x): x for x in records}.values())
 
 
-def _evidence(content: Content, record: Record) -> dict[str, Any]:
+def _evidence(content: Content, record: Record) -> AskedQuestion:
     used = _entries(x for entries in record.used for x in entries)
     rejected = {(x.entry.reference, x.why) for entries in record.rejected for x in entries}
-    found: dict[str, Any] = {
+    found: AskedQuestion = {
         "question": record.text or record.name,
         "code": record.name,
         "answer": outcome_of(record),
@@ -77,23 +198,23 @@ def _evidence(content: Content, record: Record) -> dict[str, Any]:
     return found
 
 
-def _entries(entries: Iterable[Any]) -> list[dict[str, str]]:
+def _entries(entries: Iterable[Any]) -> list[UsedEntry]:
     """The entries as evidence, each once, at most so many: a judged number says more than the bare
     one.
     """
-    found: dict[str, dict[str, str]] = {}
+    found: dict[str, UsedEntry] = {}
     for entry in entries:
-        shown = entry.evidence()
+        shown: UsedEntry = entry.evidence()
         key = f"{shown['reference']} {shown.get('date', '')}"
         if key not in found or isinstance(entry, Judged):
             found[key] = shown
     return list(found.values())[:MOST_ENTRIES]
 
 
-def data_of(chart: Chart) -> list[dict[str, Any]]:
+def data_of(chart: Chart) -> list[KeyRead]:
     """What became of every prefetch key, and what was left aside."""
     found = [_source(source) for source in chart.sources.values()]
-    aside = [{"where": x.where, "why": x.why} for x in chart.elsewhere]
+    aside: list[LeftAside] = [{"where": x.where, "why": x.why} for x in chart.elsewhere]
     aside += [
         {
             "where": f"{type(x).__name__}/{x.id}" if x.id else type(x).__name__,
@@ -112,22 +233,25 @@ def data_of(chart: Chart) -> list[dict[str, Any]]:
     return found
 
 
-def _source(source: Source) -> dict[str, Any]:
-    found: dict[str, Any] = {"key": source.key.name, "state": source.state}
+def _source(source: Source) -> KeyRead:
+    found: KeyRead = {
+        "key": source.key.name,
+        "state": source.state,
+        "used": source.used,
+        "skipped": [{"where": x.where, "why": x.why} for x in source.skipped],
+    }
     if source.by is not None:
         found["by"] = source.by
-    found["used"] = source.used
-    found["skipped"] = [{"where": x.where, "why": x.why} for x in source.skipped]
     if source.why:
         found["why"] = source.why
     return found
 
 
-def series_of(content: Content, facts: PatientFacts) -> list[dict[str, Any]]:
+def series_of(content: Content, facts: PatientFacts) -> list[Series]:
     """The numbers of each measure that was looked at, oldest first, with the limits they were
     judged by.
     """
-    found = []
+    found: list[Series] = []
     for name, numbers in facts.judged_in_trace().items():
         measure = content.measures[name]
         each = {x.measured.result.reference: x for x in numbers}
@@ -140,30 +264,30 @@ def series_of(content: Content, facts: PatientFacts) -> list[dict[str, Any]]:
     return found
 
 
-def _point(content: Content, judged: Judged, aside: str) -> dict[str, Any]:
-    point: dict[str, Any] = {
+def _point(content: Content, judged: Judged, aside: str) -> SeriesPoint:
+    shown = short(judged.measured.as_sent(judged.value))
+    point: SeriesPoint = {
         "reference": judged.measured.result.reference,
         "date": judged.moment.text,
         "value": float(judged.value.value),
+        "limit_from": judged.limit_from,
+        "used": not aside,
+        "shown": f"{shown} {judged.measured.unit_as_sent}".strip(),
     }
     if judged.value.comparator:
         point["comparator"] = judged.value.comparator
-    for side, limit in (("low", judged.low), ("high", judged.high)):
-        if limit is not None:
-            point[side] = float(limit.value)
-    point["limit_from"] = judged.limit_from
-    point["used"] = not aside
+    if judged.low is not None:
+        point["low"] = float(judged.low.value)
+    if judged.high is not None:
+        point["high"] = float(judged.high.value)
     if aside:
         point["why"] = content.words.set_aside[aside]
-    point["shown"] = (
-        f"{short(judged.measured.as_sent(judged.value))} {judged.measured.unit_as_sent}".strip()
-    )
     return point
 
 
-def _rejected_point(rejected: Rejected) -> dict[str, Any]:
+def _rejected_point(rejected: Rejected) -> SeriesPoint:
     amount = getattr(rejected.entry.resource, "value_quantity", None)
-    point: dict[str, Any] = {
+    point: SeriesPoint = {
         "reference": rejected.entry.reference,
         "date": rejected.entry.moment.text,
         "used": False,
@@ -175,9 +299,6 @@ def _rejected_point(rejected: Rejected) -> dict[str, Any]:
     return point
 
 
-def about(content: Content, today: int) -> dict[str, Any]:
-    """What the answer was made with, and for which day."""
-    return {
-        "content": {"version": content.about.version, "hash": content.hash},
-        "asOf": as_text(today),
-    }
+def about(content: Content) -> ContentUsed:
+    """What the answer is made with."""
+    return {"version": content.about.version, "hash": content.hash}

@@ -1,16 +1,29 @@
 """/openapi.json, made from the types that read and write the messages: one source."""
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
 
 from cds_service.cards import Cards
-from cds_service.content import Content
+from cds_service.content import Content, Family
+from cds_service.content_files import Service
 from cds_service.discovery import Discovery
+from cds_service.explanation import ContentUsed, Explanation
 from cds_service.hook_request import CONTEXTS, HookRequest
 from cds_service.topic_shape import TopicList, TopicPage
 
-OUTCOME: dict[str, Any] = {
+Json = dict[str, Any]
+
+_TYPES = (HookRequest, *CONTEXTS.values(), Cards, Explanation, Discovery, TopicList, TopicPage)
+_MEDIA_TYPES = ("application/json", "application/fhir+json")
+
+
+def _component(name: str) -> Json:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+OUTCOME: Json = {
     "type": "object",
     "required": ["resourceType", "issue"],
     "properties": {
@@ -20,121 +33,212 @@ OUTCOME: dict[str, Any] = {
             "minItems": 1,
             "items": {
                 "type": "object",
-                "required": ["severity", "code"],
+                "required": ["severity", "code", "details"],
                 "properties": {
                     "severity": {"enum": ["fatal", "error", "warning", "information"]},
-                    "code": {"type": "string"},
-                    "details": {"type": "object"},
-                    "diagnostics": {"type": "string"},
+                    "code": {"type": "string", "minLength": 1},
+                    "details": {
+                        "type": "object",
+                        "required": ["text"],
+                        "properties": {"text": {"type": "string", "minLength": 1}},
+                    },
+                    "diagnostics": {"type": "string", "minLength": 1},
                 },
             },
         },
     },
 }
-
-_VERDICTS = ("fired", "suppressed", "not-applicable", "data-missing", "data-unusable", "not-met")
-EXPLANATION: dict[str, Any] = {
+_HEALTH: Json = {
     "type": "object",
-    "required": ["status", "cards", "verdicts", "data", "content", "asOf"],
+    "required": ["status"],
+    "properties": {"status": {"const": "ok"}},
+}
+_VERSION: Json = {
+    "type": "object",
+    "required": ["version", "content"],
     "properties": {
-        "status": {"enum": [200, 412]},
-        "cards": {"type": "array", "items": {"$ref": "#/components/schemas/Card"}},
-        "verdicts": {
-            "type": "array",
-            "items": {
-                "type": "object",
-                "required": ["topic", "verdict", "reason", "evidence"],
-                "properties": {
-                    "topic": {"type": "string"},
-                    "verdict": {"enum": list(_VERDICTS)},
-                    "by": {"type": "string"},
-                    "reason": {"type": "object", "required": ["code", "text"]},
-                    "evidence": {"type": "array"},
-                },
-            },
-        },
-        "data": {"type": "array"},
-        "content": {"type": "object", "required": ["version", "hash"]},
-        "asOf": {"type": "string", "format": "date"},
-        "series": {"type": "array"},
-        "hint": {"type": "array", "items": {"type": "string"}},
+        "version": {"type": "string", "minLength": 1},
+        "content": _component(ContentUsed.__name__),
     },
 }
+_DOCUMENT: Json = {"type": "object", "required": ["openapi", "info", "paths"]}
+_PAGES = {"/livez": _HEALTH, "/readyz": _HEALTH, "/version": _VERSION, "/openapi.json": _DOCUMENT}
+
 _ERRORS = {
-    "400": "The body is not JSON.",
+    "400": "The body is not one JSON object, or has a name twice.",
     "403": "The open server answers its own machine only.",
-    "404": "No such service.",
+    "404": "There is nothing of that name.",
+    "405": "Another method than this one.",
     "412": "Required data could not be obtained; the diagnostics name the prefetch keys.",
     "413": "The body is too large.",
     "415": "The body is not declared as JSON.",
-    "422": "The body is JSON and breaks CDS Hooks.",
+    "422": "The body is JSON and breaks CDS Hooks; the diagnostics name the member.",
     "500": "A defect of the server.",
+}
+_OF_GET = ("403", "500")
+_REQUEST_ID = "X-Request-ID"
+_HEADERS = {
+    _REQUEST_ID: {
+        "description": "The caller's, when it is of up to 64 letters, digits, '.', '_' and '-'; "
+        "else a new one.",
+        "required": True,
+        "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"},
+    },
+    "Allow": {"description": "The methods that are.", "schema": {"type": "string"}},
+}
+
+# -- what a request must be beyond its types: hook_request asks it -----------------------------
+
+_SAID: Json = {"type": "string", "pattern": r"\S"}
+_ID = r"(?!\.{1,2}$)[^/\s?#]+$"
+_ASKED: Mapping[str, Json] = {
+    "HookRequest": {
+        "hook": {"enum": list(CONTEXTS)},
+        "hookInstance": _SAID,
+        "context": {"anyOf": [_component(kind.__name__) for kind in CONTEXTS.values()]},
+        "prefetch": {
+            "type": ["object", "null"],
+            "description": "Any value is taken; one that is no resource, Bundle, OperationOutcome "
+            "or null answers nothing.",
+        },
+    },
+    "FhirAuthorization": {
+        "access_token": _SAID,
+        "token_type": {"const": "Bearer"},
+        "scope": _SAID,
+        "subject": _SAID,
+        "patient": {
+            "type": ["string", "null"],
+            "description": "The patient of the context, where it is given.",
+        },
+    },
+    "PatientViewContext": {
+        "userId": {"type": "string", "pattern": r"^[A-Z][A-Za-z]+/[^/\s?#]+$"},
+        "patientId": {"type": "string", "pattern": f"^(Patient/)?{_ID}"},
+        "encounterId": {"type": ["string", "null"], "pattern": f"^(Encounter/)?{_ID}"},
+    },
+}
+_TOKEN_NEEDS_SERVER: Json = {
+    "if": {
+        "required": ["fhirAuthorization"],
+        "properties": {"fhirAuthorization": {"type": "object"}},
+    },
+    "then": {
+        "required": ["fhirServer"],
+        "properties": {"fhirServer": {"type": "string", "minLength": 1}},
+    },
 }
 
 
-def document(content: Content) -> dict[str, Any]:
+def document(content: Content) -> Json:
     """The OpenAPI 3.1 description of every route that a client may call."""
-    types = [HookRequest, *CONTEXTS.values(), Cards, Discovery, TopicList, TopicPage]
-    (request, *_, cards, discovered, listed, page), components = msgspec.json.schema_components(
-        types, ref_template="#/components/schemas/{name}"
-    )
-    components |= {"OperationOutcome": OUTCOME, "Explanation": EXPLANATION}
-    _describe_context(components)
-    paths: dict[str, Any] = {"/cds-services": {"get": _get("Discovery", discovered)}}
-    for _, service in content.services():
-        paths[f"/cds-services/{service.id}"] = {"post": _post(service.title, request, cards)}
-        explained = {"$ref": "#/components/schemas/Explanation"}
-        paths[f"/explain/{service.id}"] = {
-            "post": _post(f"Why: {service.title}", request, explained, without=("412",))
-        }
-    paths["/topics"] = {"get": _get("Topics", listed, html=True)}
-    for code, topic in content.topics().items():
-        paths[f"/topics/{code}"] = {"get": _get(topic.card.title, page, html=True)}
-    for path in ("/livez", "/readyz", "/version", "/openapi.json"):
-        paths[path] = {"get": _get(path[1:], {"type": "object"})}
     return {
         "openapi": "3.1.0",
         "info": {"title": "CDS Hooks services", "version": content.software_version},
-        "paths": paths,
-        "components": {"schemas": components},
+        "paths": {**_services(content), **_topics(content), **_pages()},
+        "components": {"schemas": _schemas(), "headers": _HEADERS},
     }
 
 
-def _describe_context(components: dict[str, Any]) -> None:
-    """The members that are kept as bytes until their type is known have a schema all the same."""
-    properties = components["HookRequest"]["properties"]
-    properties["context"] = {
-        "anyOf": [{"$ref": f"#/components/schemas/{kind.__name__}"} for kind in CONTEXTS.values()]
+def _schemas() -> Json:
+    _, found = msgspec.json.schema_components(_TYPES, ref_template=_component("{name}")["$ref"])
+    for name, members in _ASKED.items():
+        found[name]["properties"] |= members
+    found["HookRequest"] |= _TOKEN_NEEDS_SERVER
+    # CDS Hooks 2.0, "Card Attributes": each of the two requires the other.
+    found["Card"]["dependentRequired"] = {
+        "suggestions": ["selectionBehavior"],
+        "selectionBehavior": ["suggestions"],
     }
-    properties["hook"] = {"enum": list(CONTEXTS)}
-    properties["prefetch"] = {
-        "anyOf": [
-            {"type": "object", "additionalProperties": {"type": ["object", "null"]}},
-            {"type": "null"},
-        ]
+    return {**found, "OperationOutcome": OUTCOME}
+
+
+# -- paths -------------------------------------------------------------------------------------
+
+
+def _services(content: Content) -> Json:
+    paths: Json = {"/cds-services": {"get": _get("discover", "Discovery", _component("Discovery"))}}
+    for family, service in content.services():
+        cards, why = (_with_cards(x, family) for x in ("Cards", "Explanation"))
+        called = _post(f"call-{service.id}", service.title, service, cards)
+        explained = _post(f"explain-{service.id}", f"Why: {service.title}", service, why)
+        del explained["responses"]["412"]  # is explained, with 200
+        paths[f"/cds-services/{service.id}"] = {"post": called}
+        paths[f"/explain/{service.id}"] = {"post": explained}
+    return paths
+
+
+def _with_cards(name: str, family: Family) -> Json:
+    return {
+        **_component(name),
+        "properties": {"cards": {"maxItems": family.precedence.most_cards}},
     }
 
 
-def _content(schema: dict[str, Any]) -> dict[str, Any]:
-    return {"application/json": {"schema": schema}}
+def _topics(content: Content) -> Json:
+    asked = {
+        "name": "format",
+        "in": "query",
+        "description": "`json` is JSON whatever the Accept header prefers.",
+        "schema": {"type": "string", "examples": ["json"]},
+    }
+    code = {
+        "name": "code",
+        "in": "path",
+        "required": True,
+        "schema": {"enum": list(content.topics())},
+    }
+    listed = _get("list-topics", "Topics", _component("TopicList"), is_page=True)
+    shown = _get("show-topic", "One topic", _component("TopicPage"), is_page=True)
+    shown["responses"] |= _errors(["404"])
+    return {
+        "/topics": {"get": {**listed, "parameters": [asked]}},
+        "/topics/{code}": {"get": {**shown, "parameters": [code, asked]}},
+    }
 
 
-def _get(title: str, schema: dict[str, Any], *, html: bool = False) -> dict[str, Any]:
-    content = _content(schema) | ({"text/html": {"schema": {"type": "string"}}} if html else {})
-    return {"summary": title, "responses": {"200": {"description": "OK", "content": content}}}
+def _pages() -> Json:
+    return {
+        path: {"get": _get(path[1:].partition(".")[0], path[1:], schema)}
+        for path, schema in _PAGES.items()
+    }
 
 
-def _post(
-    title: str, request: dict[str, Any], answer: dict[str, Any], without: tuple[str, ...] = ()
-) -> dict[str, Any]:
-    outcome = _content({"$ref": "#/components/schemas/OperationOutcome"})
-    errors = {
-        status: {"description": text, "content": outcome}
-        for status, text in _ERRORS.items()
-        if status not in without
+# -- operations --------------------------------------------------------------------------------
+
+
+def _get(name: str, title: str, schema: Json, *, is_page: bool = False) -> Json:
+    content = _content(schema) | ({"text/html": {"schema": {"type": "string"}}} if is_page else {})
+    answers = {"200": _answer("OK", content), **_errors(_OF_GET)}
+    return {"operationId": name, "summary": title, "responses": answers}
+
+
+def _post(name: str, title: str, service: Service, answer: Json) -> Json:
+    asked = {
+        **_component("HookRequest"),
+        "properties": {
+            "hook": {"const": service.hook},
+            "context": _component(CONTEXTS[service.hook].__name__),
+        },
     }
     return {
+        "operationId": name,
         "summary": title,
-        "requestBody": {"required": True, "content": _content(request)},
-        "responses": {"200": {"description": "OK", "content": _content(answer)}, **errors},
+        "requestBody": {"required": True, "content": _content(asked, _MEDIA_TYPES)},
+        "responses": {"200": _answer("OK", _content(answer)), **_errors(_ERRORS)},
     }
+
+
+def _content(schema: Json, media_types: Iterable[str] = _MEDIA_TYPES[:1]) -> Json:
+    return {x: {"schema": schema} for x in media_types}
+
+
+def _errors(statuses: Iterable[str]) -> Json:
+    outcome = _content(_component("OperationOutcome"))
+    return {x: _answer(_ERRORS[x], outcome, allows=x == "405") for x in statuses}
+
+
+def _answer(description: str, content: Json, *, allows: bool = False) -> Json:
+    names = (_REQUEST_ID, "Allow") if allows else (_REQUEST_ID,)
+    headers = {x: {"$ref": f"#/components/headers/{x}"} for x in names}
+    return {"description": description, "headers": headers, "content": content}

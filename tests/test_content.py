@@ -128,6 +128,8 @@ MISTAKES = [
     ("card", r"mode .*", 'mode = "loud"', "mode.*loud"),
     ("card", r"(older\]\n)indicator = \"info\"", r'\1indicator = "urgent"', "older.*urgent"),
     ("card", r"older  = \"about 30 days\"", "older = 30", "interval.older"),
+    ("card", r"title .*", 'title = ""', "title"),
+    ("override_reasons", r"(later\]\ndisplay = ).*", r'\1""', "later.display"),
     # a unit that nobody knows
     ("measures", r"unit = \"U/L\"", 'unit = "parsec"', "alp.unit.*parsec"),
     ("limits", r"(low_cap .*unit = )\"U/L\"", r'\1"parsec"', "low_cap.*parsec"),

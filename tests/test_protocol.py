@@ -708,5 +708,5 @@ def test_two_patients_of_one_family_are_not_mixed(client: FlaskClient) -> None:
     lesion["subject"] = {"reference": "Patient/p1-sister"}
     hers = changed(put("prefetch.more", bundle([lesion])), values=NORMAL)
 
-    assert cards_of(send(client, own).get_json()) == ("lyticLesionWithoutMyelomaScreen info",)
+    assert cards_of(send(client, own).get_json()) == ("lyticLesionWithoutMyelomaScreen warning",)
     assert send(client, hers).get_json() == {"cards": []}
