@@ -199,12 +199,15 @@ def _whole(text: str, otherwise: int) -> int:
 
 
 class FixturePatient(msgspec.Struct, rename="camel", frozen=True, forbid_unknown_fields=True):
-    """A synthetic patient on a day: chart, story, and the cards ("topic indicator") it owes."""
+    """A synthetic patient on a day: chart, story, and the cards ("topic indicator") it owes; the
+    lower the rank, the earlier it is shown.
+    """
 
     as_of: date
     story: str
     expect: tuple[str, ...]
     bundle: Resource
+    rank: int = 100
 
     @property
     def patient(self) -> Resource:
