@@ -47,14 +47,14 @@ def running_server(port: int, arguments: list[str]) -> Iterator[str]:
 
 
 def _wait_until_bound(process: "subprocess.Popen[str]") -> None:
-    """Passes on what the server says until it says where it is: whoever else may answer on the
-    port, it is this server that has it.
+    """Passes on what the server says until it says where it answers: then the port is its own, and
+    nobody else is talked to.
     """
     assert process.stdout is not None
     for line in process.stdout:
-        print(line, end="", flush=True)
         if "/cds-services" in line:
             return
+        print(line, end="", flush=True)
     sys.exit(process.wait())
 
 
@@ -97,7 +97,7 @@ def _topic(card: Json) -> str:
 def _show_heading(console: Console, patient: FixturePatient) -> None:
     console.print()
     console.rule(_name(patient))
-    console.print(Line(0, patient.story, "italic"))
+    console.print(Text(patient.story, "italic"))
 
 
 def _show_speaking(console: Console, answers: Sequence[Answer], stays_up: bool) -> None:

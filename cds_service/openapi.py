@@ -90,8 +90,8 @@ def document(content: Content) -> dict[str, Any]:
     paths["/topics"] = {"get": _get("Topics", listed, html=True)}
     for code, topic in content.topics().items():
         paths[f"/topics/{code}"] = {"get": _get(topic.card.title, page, html=True)}
-    for path in ("/livez", "/readyz", "/version", "/openapi.json"):
-        paths[path] = {"get": _get(path[1:], {"type": "object"})}
+    for path in ("/", "/livez", "/readyz", "/version", "/openapi.json"):
+        paths[path] = {"get": _get(path[1:] or "index", {"type": "object"})}
     return {
         "openapi": "3.1.0",
         "info": {"title": "CDS Hooks services", "version": content.software_version},

@@ -26,6 +26,7 @@ from cds_service.fhir_endpoint import FhirEndpoint, load_patients
 THREADS = (
     8  # a worker waits for FHIR servers in threads; more would only compete for the interpreter
 )
+SECONDS_TO_END = 8  # a worker may miss the signal while it starts; shorter than `demo` waits
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _NOT_HERE = (EADDRNOTAVAIL, EAFNOSUPPORT)  # a machine without IPv6
 
@@ -76,6 +77,7 @@ def run(
         websockets=False,
         log_enabled=False,
         respawn_failed_workers=True,
+        workers_kill_timeout=SECONDS_TO_END,
     )
     server.on_startup(Thread(target=_await_bound, args=(address, port, bound), daemon=True).start)
     try:

@@ -60,7 +60,9 @@ def _card(card: Json, briefly: bool) -> Iterator[RenderableType]:
         yield ""
         for number, suggestion in enumerate(suggestions, 1):
             yield Line(0, suggestion.get("label", ""), "bold", f"{number}. ")
-    if not briefly:
+    if briefly:
+        yield from ("", Text("The rest as on the first card of this topic.", "dim"))
+    else:
         yield from _reasons_and_source(card)
 
 
