@@ -323,7 +323,7 @@ def _refuse_charts(body: bytes) -> None:
     if isinstance(found, dict) and "hook" not in found and {"resourceType", "bundle"} & set(found):
         raise BrokenRequest(
             "This is a chart, not a CDS Hooks request.",
-            'a request has "hook" and carries charts in "prefetch", see fixtures/exchanges; '
+            'a request has "hook", and carries chart data in "prefetch"; '
             "cds-service demo makes one of every chart in fixtures/patients",
         )
 

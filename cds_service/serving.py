@@ -10,6 +10,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from errno import EADDRINUSE, EADDRNOTAVAIL, EAFNOSUPPORT
 from threading import Thread
@@ -130,7 +131,8 @@ def _await_bound(address: str, port: int, bound: Callable[[], object]) -> None:
             if caller.connect_ex((address, port)) == 0:
                 break
         time.sleep(0.05)
-    bound()
+    with suppress(BrokenPipeError):  # nobody listens any more
+        bound()
 
 
 def _first_line(error: Exception) -> str:

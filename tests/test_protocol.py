@@ -387,7 +387,6 @@ def test_a_body_over_the_limit_is_413_however_it_is_sent(
 @pytest.mark.parametrize(
     ("method", "path"),
     [
-        ("GET", "/"),
         ("GET", "/nope"),
         ("GET", "/index.html"),
         ("GET", "/static/x"),
