@@ -157,7 +157,7 @@ SEARCHES = [
     ("Observation?_id=o4", "o4"),
     ("Observation?patient=p1&code=1&status=final", "o1 o3"),
     ("Observation?_format=json&_pretty=true&_elements=id&_total=accurate&_summary=text", ALL),
-    ("Observation?date=2025-05-02", "o2 o4"),
+    ("Observation?date=2025-05-02", "o2"),
     ("Observation?date=ge2025-04-30", "o2 o4 o5"),
     ("Observation?date=gt2025-04-30&date=lt2025-05-03", "o2 o4"),
     ("Observation?date=le2025-03-15", "o1 o6"),
