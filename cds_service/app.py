@@ -38,6 +38,7 @@ JSON = "application/json"
 _MEDIA_TYPES = ("application/json", "application/fhir+json")
 _LOOPBACK = re.compile(r"(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d{1,5})?\Z", re.IGNORECASE)
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
+_ENCODING = re.compile(r"[a-z0-9-]{1,16}\Z")
 _FORWARDED = re.compile(r"(x-)?forwarded(-|\Z)", re.IGNORECASE)
 log = logging.getLogger("cds_service")
 
@@ -83,6 +84,7 @@ def create_app(
     _add_health(app, content)
     if demo is not None:
         _add_fhir(app, demo)
+    _add_index(app, answering, settings.public_url, demo is not None)
     _add_errors(app)
     return app
 
@@ -96,7 +98,7 @@ def _add_guards(app: Flask, settings: Settings) -> None:
         if settings.open:
             _refuse_strangers()
         if request.method == "OPTIONS":
-            return Response(status=204)
+            return _nothing()
         return None
 
     @app.after_request
@@ -104,9 +106,17 @@ def _add_guards(app: Flask, settings: Settings) -> None:
         given = request.headers.get("X-Request-ID", "")
         response.headers["X-Request-ID"] = given if _REQUEST_ID.match(given) else str(uuid4())
         _allow_origin(response, settings.cors_origins)
+        if settings.open and request.method == "OPTIONS":
+            _allow_private_network(response)
         if request.method == "POST":
             response.headers["Cache-Control"] = "no-store"
         return response
+
+
+def _nothing() -> Response:
+    response = Response(status=204)
+    del response.headers["Content-Type"]
+    return response
 
 
 def _refuse_strangers() -> None:
@@ -136,6 +146,14 @@ def _allow_origin(response: Response, origins: tuple[str, ...]) -> None:
             "Authorization, Content-Type, X-Request-ID"
         )
         response.headers["Access-Control-Max-Age"] = "600"
+
+
+def _allow_private_network(response: Response) -> None:
+    """A page of the internet may call this machine: older Chrome asks with this header, the open
+    server is there for it.
+    """
+    if request.headers.get("Access-Control-Request-Private-Network") == "true":
+        response.headers["Access-Control-Allow-Private-Network"] = "true"
 
 
 # -- routes ------------------------------------------------------------------------------------
@@ -172,6 +190,10 @@ def _body(limit: int) -> bytes:
     """The body, read to one byte past the limit: a chunked one is cut silently otherwise."""
     if request.mimetype not in _MEDIA_TYPES:
         raise WrongMediaType("The body must be application/json.")
+    encoding = request.headers.get("Content-Encoding", "").strip().lower()
+    if encoding not in ("", "identity"):
+        named = encoding if _ENCODING.match(encoding) else "this"
+        raise WrongMediaType(f"The body must not be encoded; {named} is not decoded here.")
     if (request.content_length or 0) > limit:
         raise TooLarge(f"The body is over {limit} bytes.")
     body = request.stream.read(limit + 1)
@@ -227,12 +249,39 @@ def _add_health(app: Flask, content: Content) -> None:
 
 
 def _add_fhir(app: Flask, endpoint: FhirEndpoint) -> None:
+    @app.route("/fhir", defaults={"path": ""}, methods=["GET", "POST"])
     @app.route("/fhir/<rest:path>", methods=["GET", "POST"])
     def fhir(path: str) -> Response:
         status, body = endpoint.answer(
-            request.method, path, request.query_string.decode("latin-1"), request.get_data()
+            request.method,
+            path,
+            request.query_string.decode("latin-1"),
+            request.get_data(),
+            request.headers.get("Prefer", ""),
         )
-        return Response(body, status=status, mimetype="application/fhir+json")
+        response = Response(body, status=status, mimetype="application/fhir+json")
+        if status == 405:
+            response.headers["Allow"] = "GET, HEAD, OPTIONS"
+        return response
+
+
+def _add_index(app: Flask, answering: Answering, public_url: str, has_fhir: bool) -> None:
+    """What there is here, for whoever opens the bare address."""
+    services = [service.id for _, service in answering.content.services()]
+    paths = {
+        "discovery": "/cds-services",
+        **{f"service {x}": f"/cds-services/{x}" for x in services},
+        **{f"explanation {x}": f"/explain/{x}" for x in services},
+        "topics": "/topics",
+        "openapi": "/openapi.json",
+        "version": "/version",
+        **({"fhir": "/fhir", "patients": "/fhir/Patient"} if has_fhir else {}),
+    }
+    listed = {name: f"{public_url}{path}" for name, path in paths.items()}
+
+    @app.get("/")
+    def index() -> Response:
+        return _json(listed)
 
 
 # -- errors ------------------------------------------------------------------------------------

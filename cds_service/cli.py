@@ -2,6 +2,7 @@
 
 import io
 import json
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -16,12 +17,13 @@ from rich.console import Console
 from cds_service.answering import Answering
 from cds_service.config import Settings, read_settings
 from cds_service.content import Content
-from cds_service.errors import CdsError, ContentError
+from cds_service.errors import BrokenRequest, CannotServe, CdsError, ContentError, NotJson
 from cds_service.fhir_client import FhirClient
 from cds_service.loading import load_content
 
 F = TypeVar("F", bound=Callable[..., Any])
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
+PORT = click.IntRange(1, 65535)
+AT_LEAST_ONE = click.IntRange(min=1)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -39,7 +41,7 @@ def main() -> None:
             stream.reconfigure(errors="replace")  # a terminal that lacks a sign still gets the rest
     try:
         group(standalone_mode=True)
-    except ContentError as error:
+    except (ContentError, CannotServe) as error:
         click.echo(f"cds-service: {error}", err=True)
         sys.exit(2)
 
@@ -78,8 +80,8 @@ def _show_content(content: Content, err: bool = False) -> None:
 
 @group.command()
 @click.option("--host", default="127.0.0.1", show_default=True)
-@click.option("--port", default=8000, show_default=True)
-@click.option("--workers", default=1, show_default=True)
+@click.option("--port", default=8000, show_default=True, type=PORT)
+@click.option("--workers", default=1, show_default=True, type=AT_LEAST_ONE)
 @click.option(
     "--open",
     "is_open",
@@ -87,7 +89,8 @@ def _show_content(content: Content, err: bool = False) -> None:
     help="Serve without client authentication: loopback only, to loopback names only.",
 )
 @click.option("--demo", "with_fixtures", is_flag=True, hidden=True)
-@click.option("--page-size", type=int, hidden=True)
+@click.option("--until-stdin-closes", "guarded", is_flag=True, hidden=True)
+@click.option("--page-size", type=AT_LEAST_ONE, hidden=True)
 @topic_mode
 def serve(
     host: str,
@@ -95,13 +98,16 @@ def serve(
     workers: int,
     is_open: bool,
     with_fixtures: bool,
+    guarded: bool,
     page_size: int | None,
     modes: dict[str, str],
 ) -> None:
     """Serve the CDS services."""
     from cds_service.outgoing import check_outgoing
-    from cds_service.serving import run
+    from cds_service.serving import LOOPBACK, end_when_closed, run
 
+    if guarded:
+        end_when_closed(sys.stdin.fileno())
     settings = read_settings()
     if not (is_open or settings.open):
         raise click.UsageError(
@@ -114,7 +120,6 @@ def serve(
     check_outgoing(content)
     _show_content(content)
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    click.echo(f"open server without client authentication at {url}/cds-services")
     environ = {"CDS_OPEN": "1", "CDS_PUBLIC_URL": settings.public_url or url}
     if modes:
         environ["CDS_TOPIC_MODES"] = " ".join(f"{topic}={mode}" for topic, mode in modes.items())
@@ -123,13 +128,16 @@ def serve(
         environ["CDS_FHIR_SERVERS"] = " ".join((*settings.fhir_servers, f"{url}/fhir"))
     if page_size is not None:
         environ["CDS_DEMO_PAGE_SIZE"] = str(page_size)
-    run(host, port, workers, environ)
+    said = f"open server without client authentication at {url}/cds-services"
+    run(host, port, workers, environ, bound=lambda: click.echo(said))
 
 
 @group.command()
-@click.option("--port", default=8000, show_default=True)
+@click.option("--port", default=8000, show_default=True, type=PORT)
 @click.option("--once", is_flag=True, help="Stop after the cards are printed.")
-@click.option("--page-size", type=int, help="Most resources on one page of the FHIR endpoint.")
+@click.option(
+    "--page-size", type=AT_LEAST_ONE, help="Most resources on one page of the FHIR endpoint."
+)
 @topic_mode
 def demo(port: int, once: bool, page_size: int | None, modes: dict[str, str]) -> None:
     """Serve the fixture patients and print their cards."""
@@ -139,12 +147,15 @@ def demo(port: int, once: bool, page_size: int | None, modes: dict[str, str]) ->
     if page_size is not None:
         arguments += ["--page-size", str(page_size)]
     console = Console()
+    _end_on_signals()
     with running_server(port, arguments) as url:
-        show_patients(console, url)
+        show_patients(console, url, stays_up=not once)
         if once:
             return
+        console.print()
         console.rule("The server stays up; stop it with Ctrl-C")
         for what, path in (
+            ("All that can be asked", "/"),
             ("CDS Hooks discovery", "/cds-services"),
             ("FHIR R4 patients", "/fhir/Patient"),
             ("topics", "/topics"),
@@ -157,6 +168,15 @@ def demo(port: int, once: bool, page_size: int | None, modes: dict[str, str]) ->
                 time.sleep(3600)
         except KeyboardInterrupt:
             click.echo("stopped")
+
+
+def _end_on_signals() -> None:
+    """A request to end, or a terminal that closes, runs what Ctrl-C would run; a hang-up that is
+    ignored (nohup) stays ignored.
+    """
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, lambda number, _: sys.exit(128 + number))
 
 
 @group.command()
@@ -256,9 +276,10 @@ def evaluate(
     answering = _answering(as_of, fetch, modes)
     body = request_file.read()
     try:
+        _refuse_charts(body)
         answer = answering.cards(_service_for(answering, body, service_id), body)
     except CdsError as error:
-        _fail(error)
+        _fail(error, body)
     click.echo(msgspec.json.format(msgspec.json.encode(answer), indent=2))
 
 
@@ -283,17 +304,51 @@ def explain(
     answering = _answering(as_of, fetch, modes)
     body = request_file.read()
     try:
+        _refuse_charts(body)
         explanation = answering.explain(_service_for(answering, body, service_id), body)
     except CdsError as error:
-        _fail(error)
+        _fail(error, body)
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(explanation), indent=2))
     else:
         show_explanation(Console(), explanation, everything=everything)
 
 
-def _fail(error: CdsError) -> Any:
+def _refuse_charts(body: bytes) -> None:
+    """Raises BrokenRequest for patient data that was given instead of a request."""
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError):
+        return  # said where requests are read
+    if isinstance(found, dict) and "hook" not in found and {"resourceType", "bundle"} & set(found):
+        raise BrokenRequest(
+            "This is a chart, not a CDS Hooks request.",
+            'a request has "hook", and carries chart data in "prefetch"; '
+            "cds-service demo makes one of every chart in fixtures/patients",
+        )
+
+
+def _fail(error: CdsError, body: bytes) -> Any:
     """Prints what was wrong with the request and ends with exit code 1."""
-    why = f" ({error.diagnostics})" if error.diagnostics else ""
-    click.echo(f"{error.status}: {error.text}{why}", err=True)
+    said = [error.diagnostics, _where_no_json(body) if isinstance(error, NotJson) else ""]
+    why = "; ".join(x for x in said if x)
+    click.echo(f"{error.status}: {error.text}" + (f" ({why})" if why else ""), err=True)
     sys.exit(1)
+
+
+def _where_no_json(body: bytes) -> str:
+    """The line and column where JSON ends to be JSON, "" when it does not."""
+    try:
+        json.loads(body.decode())
+    except json.JSONDecodeError as error:
+        return f"line {error.lineno}, column {error.colno}: {error.msg.partition(':')[0]}"
+    except UnicodeDecodeError as error:
+        line, column = _place(body, error.start)
+        return f"line {line}, column {column}: no UTF-8"
+    except (ValueError, RecursionError):
+        return ""
+    return ""
+
+
+def _place(body: bytes, at: int) -> tuple[int, int]:
+    return body.count(b"\n", 0, at) + 1, at - body.rfind(b"\n", 0, at)

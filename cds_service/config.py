@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cds_service.errors import ContentError
+from cds_service.errors import ContentError, did_you_mean
 
 _HERE = Path(__file__).resolve().parent
 
@@ -50,8 +50,9 @@ def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
     given = {name: value for name, value in environ.items() if name.startswith("CDS_") and value}
     unknown = sorted(set(given) - set(_VARIABLES))
     if unknown:
-        known = ", ".join(_VARIABLES)
-        raise ContentError("environment", unknown[0], f"is no setting; there are {known}")
+        known = [name for name in _VARIABLES if name not in _SET_BY_DEMO]
+        why = f"is no setting{did_you_mean(unknown[0], known)}; there are {', '.join(known)}"
+        raise ContentError("environment", unknown[0], why)
     values: dict[str, Any] = {}
     for name, text in given.items():
         key, read = _VARIABLES[name]
@@ -89,14 +90,14 @@ def _count(text: str) -> int:
 def _folder(text: str) -> Path:
     path = Path(text)
     if not path.is_dir():
-        raise ValueError("no such folder")
+        raise ValueError(f"{text} is no folder")
     return path
 
 
 def _file(text: str) -> Path:
     path = Path(text)
     if not path.is_file():
-        raise ValueError("no such file")
+        raise ValueError(f"{text} is no file")
     return path
 
 
@@ -137,6 +138,8 @@ _VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "CDS_OPEN": ("open", _yes),
     "CDS_TOPIC_MODES": ("topic_modes", _modes),
     "CDS_PUBLIC_URL": ("public_url", _address),
-    "CDS_DEMO_URL": ("demo_url", str),  # set by `demo`: where its fixture patients are served
+    "CDS_DEMO_URL": ("demo_url", str),  # where the fixture patients are served
     "CDS_DEMO_PAGE_SIZE": ("demo_page_size", _count),
 }
+# How `demo` tells its own workers; nobody else sets these.
+_SET_BY_DEMO = ("CDS_DEMO_URL", "CDS_DEMO_PAGE_SIZE")

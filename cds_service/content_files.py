@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 from msgspec import Meta, Struct
 
-from cds_service.errors import ContentError
+from cds_service.errors import ContentError, did_you_mean
 from cds_service.rules import Indicator
 
 Mode = Literal["on", "shadow", "off"]
@@ -252,7 +252,18 @@ def read_toml(path: Path, kind: type[F], root: Path) -> F:
     except msgspec.ValidationError as error:
         why, _, where = str(error).partition(" - at ")
         where = _exactly(found, kind, where.strip("`").removeprefix("$.").removeprefix("$"))
+        if not where:
+            _refuse_unknown(found, kind, name)
         raise ContentError(name, where or "top level", why) from error
+
+
+def _refuse_unknown(found: dict[str, Any], kind: Any, name: str) -> None:
+    """Raises ContentError for a top-level key that the file cannot have, naming those it can."""
+    known = getattr(kind, "__struct_fields__", ())
+    for key in found:
+        if known and key not in known:
+            why = f"is no key of this file{did_you_mean(key, known)}; there are {', '.join(known)}"
+            raise ContentError(name, key, why)
 
 
 def _not_a_number(found: Any, at: str = "") -> str:

@@ -18,7 +18,7 @@ Json = Mapping[str, Any]
 NARROWEST_PLOT = 14
 WIDEST_TEXT = 24
 MOST_DATES = 3
-_BEYOND = 2  # widths of the limits that the axis may reach past them
+_BEYOND = 9  # widths of the limits that the axis may reach past them and still show them
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,16 +191,20 @@ class _Axis:
 
 
 def _axis_of(points: list[_Point]) -> _Axis | None:
-    """The axis of all values and limits, cut far outside the limits; None without a value."""
+    """The axis of all values and limits; None without a value.
+
+    A few values so far off that the limits would shrink to nothing are left beyond its ends.
+    """
     values = [x.number for x in points if x.number is not None]
     lows = [x.low for x in points if x.low is not None]
     highs = [x.high for x in points if x.high is not None]
     if not values:
         return None
-    first, last = min(values + lows + highs), max(values + lows + highs)
     lowest = min(lows) if lows else 0.0
     if highs and (reach := _BEYOND * (max(highs) - lowest)) > 0:
-        first, last = max(first, lowest - reach), min(last, max(highs) + reach)
+        near = [x for x in values if lowest - reach <= x <= max(highs) + reach]
+        values = near if 2 * len(near) >= len(values) else values
+    first, last = min(values + lows + highs), max(values + lows + highs)
     if isclose(first, last, rel_tol=1e-6, abs_tol=1e-9):
         margin = abs(first) / 10 if abs(first) > 1e-6 else 1.0
         return _rounded(first - margin, last + margin)

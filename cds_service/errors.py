@@ -2,6 +2,9 @@
 without patient data.
 """
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 
 class CdsError(Exception):
     """An answer other than 200. `text` is for people; `diagnostics` names what was wrong, never a
@@ -87,3 +90,13 @@ class ContentError(Exception):
         self.file = file
         self.key = key
         self.why = why
+
+
+class CannotServe(Exception):
+    """The server cannot start where it was told to; the sentence says why."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The known name that is nearest to a misspelt one, as the end of a sentence; "" for none."""
+    near = get_close_matches(name, list(known), 1)
+    return f"; did you mean {near[0]}?" if near else ""

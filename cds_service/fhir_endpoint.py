@@ -37,8 +37,19 @@ _SORTS = {
     "authoredon": ("authoredOn",),
     "authored": ("authoredOn",),
 }
+_DATES = {
+    **dict.fromkeys(("Observation", "DiagnosticReport", "Procedure", "Encounter"), "date"),
+    **dict.fromkeys(("MedicationStatement", "MedicationAdministration"), "effective-time"),
+    "MedicationRequest": "authoredon",
+    "ServiceRequest": "authored",
+}
+_DATE = re.compile(r"(eq|ne|gt|ge|lt|le|sa|eb)?(\d{4}(-\d\d){0,2}(T.*)?)\Z", re.ASCII)
 _MATCH = {"mode": "match"}
-_CONTROLS = ("_sort", "_count", "_offset")
+_CONTROLS = ("_sort", "_count", "_offset", "_summary")
+# What these ask for changes no match, and a server may answer with more than was asked for.
+_OF_FORM = ("_format", "_pretty", "_elements", "_total")
+_LATEST = date.max.toordinal()
+_SUMMARIES = ("true", "text", "data", "count", "false")
 _UNESCAPED_COMMA = re.compile(r"(?<!\\),")
 # By name: a code of four digits looks like a year.
 _DATED = re.compile(r"\w*(Date|DateTime|Instant)|date|time|issued|authoredOn|start|end|lastUpdated")
@@ -70,35 +81,41 @@ class FhirEndpoint:
         if full_url is not None:
             self._full_urls[full_url] = f"{kind}/{identity}"
 
-    def answer(self, method: str, path: str, query: str, body: bytes = b"") -> tuple[int, bytes]:
-        """Status and JSON body for a path below the base; any error is an OperationOutcome."""
+    def answer(
+        self, method: str, path: str, query: str, body: bytes = b"", prefer: str = ""
+    ) -> tuple[int, bytes]:
+        """Status and JSON body for a path below the base; any error is an OperationOutcome.
+
+        A search parameter that is not supported is refused, unless the header Prefer is lenient.
+        """
         steps = [step for step in path.split("/") if step]
         asked = parse_qsl(query)
+        is_lenient = "handling=lenient" in prefer.replace(" ", "").lower()
         if method in ("GET", "HEAD"):
-            return self._get(steps, asked)
+            return self._get(steps, asked, is_lenient)
         if method == "POST" and steps[1:] == ["_search"]:
             form = parse_qsl(body.decode("utf-8", "replace"))
             named = {name for name, _ in form}
-            return self._search(steps[0], [pair for pair in asked if pair[0] not in named] + form)
+            merged = [pair for pair in asked if pair[0] not in named] + form
+            return self._search(steps[0], merged, is_lenient)
         return _refusal(405, "not-supported", "This endpoint is read-only.")
 
-    def _get(self, steps: list[str], asked: Pairs) -> tuple[int, bytes]:
+    def _get(self, steps: list[str], asked: Pairs, is_lenient: bool) -> tuple[int, bytes]:
         match steps:
-            case ["metadata"]:
+            case [] | ["metadata"]:
                 return 200, _json(self._capabilities())
             case [kind]:
-                return self._search(kind, asked)
+                return self._search(kind, asked, is_lenient)
             case [kind, identity] if identity in self._stored.get(kind, {}):
                 return 200, _json(self._stored[kind][identity])
         return _refusal(404, "not-found", "No such resource.")
 
-    def _search(self, kind: str, asked: Pairs) -> tuple[int, bytes]:
+    def _search(self, kind: str, asked: Pairs, is_lenient: bool) -> tuple[int, bytes]:
         if kind not in self._stored:
             return _refusal(404, "not-supported", "No such resource type.")
-        filters = ("_id", *_PARAMETERS.get(kind, _SUBJECT))
-        # FHIR R4 lets a server ignore a parameter it does not know, but not a modifier.
-        if any(":" in name and name.partition(":")[0] in filters for name, _ in asked):
-            return _refusal(400, "not-supported", "Search modifiers are not supported.")
+        filters = _filters(kind)
+        if refused := _unsupported(asked, filters, is_lenient) or _malformed(asked):
+            return refused
         used = [(name, value) for name, value in asked if name in (*filters, *_CONTROLS)]
         tests = [pair for pair in used if pair[0] in filters]
         stored = self._stored[kind].values()
@@ -116,6 +133,8 @@ class FhirEndpoint:
             about = resource.get("subject") or resource.get("patient") or {}
             reference = about.get("reference")
             return reference is not None and self._local(reference) in map(self._local, options)
+        if name in _SORTS:
+            return any(_is_dated(resource, _SORTS[name], option) for option in options)
         values = [resource.get(element) for element in _ELEMENTS.get(name, (name,))]
         return any(_has_token(value, option) for value in values for option in options)
 
@@ -129,6 +148,8 @@ class FhirEndpoint:
         controls, total = dict(used), len(matches)
         start = _whole(controls.get("_offset", ""), 0)
         size = min(_whole(controls.get("_count", ""), total), self._page_size or total)
+        if controls.get("_summary") == "count":
+            size = 0
         links = [{"relation": "self", "url": self._link(kind, used, start)}]
         if size > 0 and start + size < total:
             links.append({"relation": "next", "url": self._link(kind, used, start + size)})
@@ -156,9 +177,81 @@ class FhirEndpoint:
         }
 
 
+def _filters(kind: str) -> tuple[str, ...]:
+    """The parameters by which resources of a type are found."""
+    dated = (_DATES[kind],) if kind in _DATES else ()
+    return ("_id", *_PARAMETERS.get(kind, _SUBJECT), *dated)
+
+
+def _unsupported(
+    asked: Pairs, filters: tuple[str, ...], is_lenient: bool
+) -> tuple[int, bytes] | None:
+    """The refusal of the first parameter that the answer would leave out of account."""
+    for name, _ in asked:
+        plain, colon, _ = name.partition(":")
+        # FHIR R4 lets a server ignore a parameter it does not know, but never a modifier.
+        if colon and plain in filters:
+            return _refusal(400, "not-supported", "Search modifiers are not supported.")
+        if not is_lenient and name not in (*filters, *_CONTROLS, *_OF_FORM):
+            known = ", ".join((*filters, *_CONTROLS))
+            said = f"A search parameter is not supported here. There are {known}. "
+            return _refusal(400, "not-supported", said + "Prefer: handling=lenient ignores others.")
+    return None
+
+
+def _malformed(asked: Pairs) -> tuple[int, bytes] | None:
+    """The refusal of the first parameter whose value cannot be meant."""
+    for name, value in asked:
+        if name in ("_count", "_offset") and not (value.isdecimal() and value.isascii()):
+            return _refusal(400, "invalid", f"{name} must be a whole number from 0 on.")
+        if name == "_summary" and value not in _SUMMARIES:
+            return _refusal(400, "invalid", f"_summary must be one of {', '.join(_SUMMARIES)}.")
+        if name in _SORTS and not all(_interval(x) for x in value.split(",")):
+            said = f"{name} must be a date, with eq, ne, gt, ge, lt, le, sa, eb or none before it."
+            return _refusal(400, "invalid", said)
+    return None
+
+
+def _interval(text: str) -> tuple[str, int, int] | None:
+    """The prefix of a date parameter, and the first and last day that it names."""
+    found = _DATE.match(text)
+    moment = parse_date(found[2]) if found else None
+    return (found[1] or "eq", moment.first, moment.last) if found and moment else None
+
+
+def _is_dated(resource: Resource, elements: tuple[str, ...], text: str) -> bool:
+    """Whether a resource's days stand as asked to those of a date parameter (FHIR R4 3.1.1.4.7)."""
+    asked, days = _interval(text), _days(resource, elements)
+    if asked is None or days is None:
+        return False
+    prefix, first, last = asked
+    return {
+        "eq": first <= days[0] and days[1] <= last,
+        "ne": days[0] < first or last < days[1],
+        "gt": days[1] > last,
+        "ge": days[1] >= first,
+        "lt": days[0] < first,
+        "le": days[0] <= last,
+        "sa": days[0] > last,
+        "eb": days[1] < first,
+    }[prefix]
+
+
+def _days(resource: Resource, elements: tuple[str, ...]) -> tuple[int, int] | None:
+    """The first and last day of a resource; a period without an end goes on."""
+    for element in elements:
+        value = resource.get(element)
+        if isinstance(value, str) and (moment := parse_date(value)):
+            return moment.first, moment.last
+        if isinstance(value, dict):
+            start, end = (parse_date(value.get(x, "")) for x in ("start", "end"))
+            return start.first if start else 0, end.last if end else _LATEST
+    return None
+
+
 def _declared(kind: str) -> Resource:
-    names = ("_id", *_PARAMETERS.get(kind, _SUBJECT))
-    parameters = [{"name": x, "type": "reference" if x in _SUBJECT else "token"} for x in names]
+    types = {**dict.fromkeys(_SUBJECT, "reference"), **dict.fromkeys(_SORTS, "date")}
+    parameters = [{"name": x, "type": types.get(x, "token")} for x in _filters(kind)]
     interactions = [{"code": "read"}, {"code": "search-type"}]
     return {"type": kind, "interaction": interactions, "searchParam": parameters}
 
@@ -199,12 +292,15 @@ def _whole(text: str, otherwise: int) -> int:
 
 
 class FixturePatient(msgspec.Struct, rename="camel", frozen=True, forbid_unknown_fields=True):
-    """A synthetic patient on a day: chart, story, and the cards ("topic indicator") it owes."""
+    """A synthetic patient on a day: chart, story, and the cards ("topic indicator") it owes; the
+    lower the rank, the earlier it is shown.
+    """
 
     as_of: date
     story: str
     expect: tuple[str, ...]
     bundle: Resource
+    rank: int = 100
 
     @property
     def patient(self) -> Resource:

@@ -62,7 +62,14 @@ _VERSION: Json = {
     },
 }
 _DOCUMENT: Json = {"type": "object", "required": ["openapi", "info", "paths"]}
-_PAGES = {"/livez": _HEALTH, "/readyz": _HEALTH, "/version": _VERSION, "/openapi.json": _DOCUMENT}
+_INDEX: Json = {"type": "object", "additionalProperties": {"type": "string", "minLength": 1}}
+_PAGES = {
+    "/": _INDEX,
+    "/livez": _HEALTH,
+    "/readyz": _HEALTH,
+    "/version": _VERSION,
+    "/openapi.json": _DOCUMENT,
+}
 
 _ERRORS = {
     "400": "The body is not one JSON object, or has a name twice.",
@@ -199,7 +206,7 @@ def _topics(content: Content) -> Json:
 
 def _pages() -> Json:
     return {
-        path: {"get": _get(path[1:].partition(".")[0], path[1:], schema)}
+        path: {"get": _get(path[1:].partition(".")[0] or "index", path[1:] or "URLs", schema)}
         for path, schema in _PAGES.items()
     }
 

@@ -3,9 +3,17 @@ same settings.
 """
 
 import logging
+import multiprocessing
 import os
-from collections.abc import Mapping
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
+from errno import EADDRINUSE, EADDRNOTAVAIL, EAFNOSUPPORT
+from threading import Thread
 
 from flask import Flask
 from granian import Granian
@@ -13,15 +21,20 @@ from granian.constants import Interfaces
 
 from cds_service.app import create_app
 from cds_service.config import fixtures_dir, read_settings
+from cds_service.errors import CannotServe
 from cds_service.fhir_endpoint import FhirEndpoint, load_patients
 
 THREADS = (
     8  # a worker waits for FHIR servers in threads; more would only compete for the interpreter
 )
+SECONDS_TO_END = 8  # a worker may miss the signal while it starts; shorter than `demo` waits
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_NOT_HERE = (EADDRNOTAVAIL, EAFNOSUPPORT)  # a machine without IPv6
 
 
 def application() -> Flask:
     """The WSGI application of one worker, by the environment that its parent set."""
+    _end_with_the_parent()
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s %(message)s")
     settings = read_settings()
     demo = None
@@ -32,18 +45,108 @@ def application() -> Flask:
     return create_app(settings, demo=demo)
 
 
-def run(host: str, port: int, workers: int, environ: Mapping[str, str]) -> None:
-    """Serves until it is told to stop; `environ` is added to the workers' environment."""
+def _end_with_the_parent() -> None:
+    """A worker whose parent was killed ends too: nobody else would ever stop it."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return  # under another WSGI server, which looks after its own
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    Thread(target=wait, daemon=True).start()
+
+
+def run(
+    host: str, port: int, workers: int, environ: Mapping[str, str], bound: Callable[[], object]
+) -> None:
+    """Serves until it is told to stop; `environ` is added to the workers' environment, `bound` is
+    called once the port answers. Raises CannotServe when it cannot be had.
+    """
+    claim = _claimed(host, port)
     os.environ.update(environ)
-    Granian(
+    address = "127.0.0.1" if host == "localhost" else host  # granian resolves no names
+    server = Granian(
         "cds_service.serving:application",
         factory=True,
         interface=Interfaces.WSGI,
-        address=host,
+        address=address,
         port=port,
         workers=workers,
         blocking_threads=THREADS,
         websockets=False,
         log_enabled=False,
         respawn_failed_workers=True,
-    ).serve()
+        workers_kill_timeout=SECONDS_TO_END,
+    )
+    server.on_startup(Thread(target=_await_bound, args=(address, port, bound), daemon=True).start)
+    try:
+        server.serve()
+    except (OSError, RuntimeError) as error:
+        raise CannotServe(f"{host} port {port} cannot be served: {_first_line(error)}") from None
+    finally:
+        claim.close()
+
+
+def _claimed(host: str, port: int) -> socket.socket:
+    """What keeps a second server of ours from the port, until it is closed; raises CannotServe when
+    somebody has it.
+
+    The workers share the port by SO_REUSEPORT, with which any number of servers would share it.
+    """
+    claim = socket.socket(socket.AF_UNIX)
+    addresses = ("127.0.0.1", "::1") if host in LOOPBACK else (host,)
+    try:
+        if sys.platform == "linux":  # a name that no file has and that ends with its processes
+            claim.bind(f"\0cds-service port {port}")
+        for address in addresses:
+            _try(address, port)
+    except OSError as error:
+        claim.close()
+        if error.errno == EADDRINUSE:
+            why = "another program has it; choose another with --port, or stop that one"
+        else:
+            why = error.strerror or type(error).__name__
+        raise CannotServe(f"{host} port {port} cannot be served: {why}") from None
+    return claim
+
+
+def _try(address: str, port: int) -> None:
+    """Raises OSError when somebody listens there; connections that have ended are no hindrance."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((address, port))
+    except OSError as error:
+        if error.errno not in _NOT_HERE or family == socket.AF_INET:
+            raise
+
+
+def _await_bound(address: str, port: int, bound: Callable[[], object]) -> None:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    while True:
+        with socket.socket(family) as caller:
+            if caller.connect_ex((address, port)) == 0:
+                break
+        time.sleep(0.05)
+    with suppress(BrokenPipeError):  # nobody listens any more
+        bound()
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
+
+
+def end_when_closed(descriptor: int) -> None:
+    """Ends this process as a SIGTERM would once the other end of a pipe is closed, be it that the
+    process at that end was killed.
+    """
+
+    def wait() -> None:
+        while os.read(descriptor, 1024):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    Thread(target=wait, daemon=True).start()

@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cds_service.content import Override, Topic
 from cds_service.content_files import Mode, SiteCoding, SiteFile, read_toml
-from cds_service.errors import ContentError
+from cds_service.errors import ContentError, did_you_mean
 from cds_service.orders import OrderTemplate
 from cds_service.quantity import Quantity
 from cds_service.terminology import ValueSet, local_text, plain_code, same_system
@@ -52,8 +52,10 @@ class Site:
         texts = frozenset(local_text(x) for x in row.texts)
         if "" in texts:
             raise self._wrong(f"{key}.texts", "must not be blank")
-        added = len(codes - shipped.codes)
-        self._note(key, f"{len(shipped.codes)} codes", f"{added} codes and {len(texts)} texts more")
+        more = [f"{x.system}|{x.code}" for x in row.codings] + [f'"{x}"' for x in row.texts]
+        count = len(shipped.codes)
+        also = f"as shipped and {', '.join(more)}" if more else "as shipped"
+        self._note(key, f"{count} code{'s' * (count != 1)}", also)
         patterns = [rf"(?<!\w){re.escape(x)}(?!\w)" for x in sorted(texts)]
         patterns += [shipped.text.pattern] if shipped.text is not None else []
         text = re.compile("|".join(f"(?:{x})" for x in patterns), re.I) if patterns else None
@@ -67,13 +69,15 @@ class Site:
             self._note(f"labels.{order.name}", order.title, label)
             order = replace(order, title=label)
         here = self.file.orders.get(order.name)
-        if here is None or here is True:
+        if here is None:
             return order
+        if here is True:
+            raise self._wrong(key, "must be false (not orderable here) or have codings")
         if here is False:
             self._note(key, "orderable", "not orderable here")
             return order
-        shipped = ", ".join(x["code"] for x in order.codings)
-        self._note(key, shipped, ", ".join(x.code for x in here.codings))
+        shipped = ", ".join(f"{x['system']}|{x['code']}" for x in order.codings)
+        self._note(key, shipped, ", ".join(f"{x.system}|{x.code}" for x in here.codings))
         if not here.codings:
             raise self._wrong(f"{key}.codings", "must not be empty")
         coded = tuple(
@@ -98,7 +102,8 @@ class Site:
             here = here["value"]
         if isinstance(here, bool) or not isinstance(here, int | Decimal) or here < 0:
             raise self._wrong(f"limits.{name}", "must be a number from 0 on")
-        self._note(f"limits.{name}", f"{shipped.value} {shipped.unit}", f"{here} {shipped.unit}")
+        unit = "" if shipped.unit == "1" else f" {shipped.unit}"
+        self._note(f"limits.{name}", f"{shipped.value}{unit}", f"{here}{unit}")
         return Quantity(Decimal(here), shipped.unit)
 
     def modes(self, topics: Iterable[Topic], asked: Mapping[str, str]) -> dict[str, Mode]:
@@ -123,10 +128,12 @@ class Site:
         for table, names in known.items():
             for name in getattr(self.file, table):
                 if name not in names:
-                    raise self._wrong(f"{table}.{name}", "does not exist in the content")
+                    why = f"does not exist in the content{did_you_mean(name, names)}"
+                    raise self._wrong(f"{table}.{name}", why)
         for name, key in self.file.prefetch.items():
             if key not in keys:
-                raise self._wrong(f"prefetch.{name}", f"{key} is none of {', '.join(sorted(keys))}")
+                why = f"{key} is none of {', '.join(sorted(keys))}{did_you_mean(key, keys)}"
+                raise self._wrong(f"prefetch.{name}", why)
             self._note(f"prefetch.{name}", "no key of ours", key)
 
 

@@ -35,13 +35,13 @@ _HELD = ("fired", "suppressed")
 _QUIET = ("not-applicable", "not-met")
 
 
-def show_cards(console: Console, cards: Sequence[Json]) -> None:
-    """The cards of a CDS Hooks response, one panel each."""
+def show_cards(console: Console, cards: Sequence[Json], briefly: bool = False) -> None:
+    """The cards of a CDS Hooks response, one panel each; `briefly` leaves summary and orders."""
     for card in harmless(cards):
         indicator = card.get("indicator", "no indicator")
         style = _INDICATORS.get(indicator, "bold")
         panel = Panel(
-            Group(*_card(card)),
+            Group(*_card(card, briefly)),
             title=Text(indicator.upper(), style),
             title_align="left",
             border_style=style,
@@ -52,14 +52,21 @@ def show_cards(console: Console, cards: Sequence[Json]) -> None:
         console.print("No cards.")
 
 
-def _card(card: Json) -> Iterator[RenderableType]:
+def _card(card: Json, briefly: bool) -> Iterator[RenderableType]:
     yield Text(card.get("summary", ""), "bold")
-    if detail := card.get("detail"):
+    if not briefly and (detail := card.get("detail")):
         yield from ("", markdown(detail))
     if suggestions := card.get("suggestions"):
         yield ""
         for number, suggestion in enumerate(suggestions, 1):
             yield Line(0, suggestion.get("label", ""), "bold", f"{number}. ")
+    if briefly:
+        yield from ("", Text("The rest as on the first card of this topic.", "dim"))
+    else:
+        yield from _reasons_and_source(card)
+
+
+def _reasons_and_source(card: Json) -> Iterator[RenderableType]:
     if reasons := card.get("overrideReasons"):
         named = ", ".join(x.get("display", x.get("code", "")) for x in reasons)
         yield from ("", Text(f"Override reasons: {named}", "dim"))
@@ -97,10 +104,15 @@ def _answer(explanation: Json) -> Iterator[RenderableType]:
         yield Line(0, f"{len(cards)} card{'s' * (len(cards) > 1)}: {named}", "bold")
         yield from (Line(0, x.get("summary", "")) for x in cards)
     else:
-        counts = Counter(x.get("verdict", "") for x in sorted(verdicts, key=_place))
-        said = ", ".join(f"{n} {verdict.replace('-', ' ')}" for verdict, n in counts.items())
+        said = counted(verdicts)
         topics = f"{len(verdicts)} topic{'s' * (len(verdicts) != 1)} looked at"
         yield Line(0, f"No card. {topics}{': ' * bool(said)}{said}.", "bold")
+
+
+def counted(verdicts: Sequence[Json]) -> str:
+    """How many topics came to which verdict."""
+    counts = Counter(x.get("verdict", "") for x in sorted(verdicts, key=_place))
+    return ", ".join(f"{n} {verdict.replace('-', ' ')}" for verdict, n in counts.items())
 
 
 def _place(verdict: Json) -> int:

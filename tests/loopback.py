@@ -216,8 +216,7 @@ class Running:
 
     def children(self) -> list[int]:
         """The pids of its workers."""
-        pid = self.process.pid
-        return [int(x) for x in Path(f"/proc/{pid}/task/{pid}/children").read_text("ascii").split()]
+        return children_of(self.process.pid)
 
     def cpu_ticks(self) -> list[int]:
         """What each worker has worked so far, in hundredths of a second."""
@@ -227,6 +226,37 @@ class Running:
 
     def connect(self) -> socket:
         return create_connection(("127.0.0.1", self.port), timeout=10)
+
+
+def children_of(pid: int) -> list[int]:
+    """The pids of a process's children, none when it has ended."""
+    try:
+        found = Path(f"/proc/{pid}/task/{pid}/children").read_text("ascii")
+    except FileNotFoundError:
+        return []
+    return [int(x) for x in found.split()]
+
+
+def below(pid: int) -> list[int]:
+    """The pids of all that a process has started, and they in turn."""
+    return [x for child in children_of(pid) for x in (child, *below(child))]
+
+
+def has_ended(pid: int) -> bool:
+    """Whether a process is gone, or only waits for a parent to notice."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text("ascii", "replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    return stat.rpartition(")")[2].split()[0] == "Z"
+
+
+def wait_until(is_so: Callable[[], bool], otherwise: str) -> None:
+    """Returns once it is so; fails, saying what is otherwise, when it does not come to be."""
+    deadline = time.monotonic() + SECONDS_TO_START
+    while not is_so():
+        assert time.monotonic() < deadline, otherwise
+        time.sleep(0.05)
 
 
 def free_port() -> int:

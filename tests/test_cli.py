@@ -166,6 +166,45 @@ def test_a_request_that_is_none_ends_with_1_and_a_sentence(
     assert result.stderr.startswith(f"{status}: ") and "Traceback" not in result.stderr
 
 
+@BOTH
+@pytest.mark.parametrize(
+    ("body", "place"),
+    [
+        ('{"hook": "patient-view",\n  "Zyxmark": }', "line 2, column 14: Expecting value"),
+        ('{"hook": "patient-view" "Zyxmark": 1}', "line 1, column 25: Expecting ',' delimiter"),
+        ('{"hook":\n\n"Zyxmark\\q"}', "line 3, column 9: Invalid \\escape"),
+        ('{"hook": "Zyxmark', "line 1, column 10: Unterminated string starting at"),
+    ],
+)
+def test_what_is_not_json_is_said_by_line_and_column_without_its_content(
+    command: str, body: str, place: str
+) -> None:
+    result = run(command, "-", *ON_THE_DAY, body=body)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("400: ") and place in result.stderr
+    assert "Zyxmark" not in result.stderr
+
+
+@BOTH
+def test_bytes_that_are_no_text_are_said_by_line_and_column(command: str, tmp_path: Path) -> None:
+    (tmp_path / "request.json").write_bytes(b'{"hook":\n"\xff"}')
+    result = run(command, str(tmp_path / "request.json"))
+    assert "line 2, column 2" in result.stderr
+
+
+@BOTH
+@pytest.mark.parametrize("name", ["low-alp-persistent", "bundle"])
+def test_a_chart_is_told_apart_from_a_request(command: str, tmp_path: Path, name: str) -> None:
+    chart = HOOKS.parent / "fixtures" / "patients" / "low-alp-persistent.json"
+    if name == "bundle":
+        file = written(tmp_path, json.loads(chart.read_text("utf-8"))["bundle"])
+    else:
+        file = str(chart)
+    result = run(command, file)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "This is a chart, not a CDS Hooks request." in result.stderr
+
+
 def test_missing_data_is_an_error_to_evaluate_and_an_answer_to_explain(tmp_path: Path) -> None:
     file = written(tmp_path, changed(drop("prefetch")))
     result = run("evaluate", file, *ON_THE_DAY)
@@ -276,7 +315,7 @@ def test_check_lists_what_a_site_file_moves_and_does_not_fail_for_it(
     result = run("check", str(folder), CDS_SITE_FILE=str(site))
     assert result.exit_code == 0
     assert "2 passed, 0 failed" in result.stdout
-    assert "site: limits.fewest_low_readings is 3 1 (shipped: 2 1)" in result.stdout
+    assert "site: limits.fewest_low_readings is 3 (shipped: 2)" in result.stdout
     assert "moved one: Two lows." in result.stdout
     assert "lowAlpPersistent info -> no card" in result.stdout
     assert "moved two" not in result.stdout

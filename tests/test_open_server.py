@@ -234,6 +234,7 @@ def test_a_real_preflight_is_not_redirected(server: Running, path: str) -> None:
 
     assert status == 204
     assert headers["access-control-allow-origin"] == "*"
+    assert "content-type" not in headers
 
 
 @requirement("FHR-03", "FHR-04", "SEC-07", "ERR-04")

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
+from gzip import compress
 from io import BytesIO
 from typing import Any
 from uuid import UUID
@@ -18,7 +19,7 @@ from werkzeug.test import TestResponse
 
 from cds_service.app import create_app
 from cds_service.config import Settings
-from cds_service.fhir_endpoint import FixturePatient
+from cds_service.fhir_endpoint import FhirEndpoint, FixturePatient
 from tests.broken_requests import BROKEN, Broken
 from tests.exchanges import (
     EXPLAIN,
@@ -72,6 +73,30 @@ def test_the_good_request_is_one_that_a_strict_client_sends() -> None:
     assert re.fullmatch(r"Practitioner/[A-Za-z0-9.-]{1,64}", body["context"]["userId"])
     assert not any("/" in body["context"][x] for x in ("patientId", "encounterId"))
     assert body["fhirServer"].startswith("https://")
+
+
+@requirement("REQ-15", "ERR-02")
+@BOTH
+@pytest.mark.parametrize("encoding", ["gzip", "GZIP", "br", "deflate"])
+def test_an_encoded_body_is_415_and_names_the_encoding(
+    client: FlaskClient, path: str, encoding: str
+) -> None:
+    headers = {"Content-Encoding": encoding, "Content-Type": "application/json"}
+    answer = client.post(path, data=compress(json.dumps(request()).encode()), headers=headers)
+
+    assert outcome(answer)[0] == 415
+    assert encoding.lower() in answer.get_json()["issue"][0]["details"]["text"]
+
+
+@pytest.mark.parametrize("encoding", ["", "identity", "Identity"])
+def test_a_body_that_is_said_not_to_be_encoded_is_read(client: FlaskClient, encoding: str) -> None:
+    assert send(client, request(), Content_Encoding=encoding).status_code == 200
+
+
+def test_an_encoding_that_is_no_name_is_not_repeated(client: FlaskClient) -> None:
+    answer = send(client, request(), Content_Encoding="gzip, <b>x</b>")
+
+    assert answer.status_code == 415 and b"<b>" not in answer.data
 
 
 @requirement("REQ-01", "RSP-01", "JSN-01", "JSN-06", "ERR-06")
@@ -417,7 +442,6 @@ def test_a_body_over_the_limit_is_413_however_it_is_sent(
 @pytest.mark.parametrize(
     ("method", "path"),
     [
-        ("GET", "/"),
         ("GET", "/nope"),
         ("GET", "/index.html"),
         ("GET", "/static/x"),
@@ -434,6 +458,65 @@ def test_what_is_not_there_is_404_in_json(client: FlaskClient, method: str, path
     answer = client.open(path, method=method, json=request() if method == "POST" else None)
 
     assert outcome(answer)[0] == 404
+
+
+def test_the_bare_address_lists_what_there_is(client: FlaskClient) -> None:
+    answer = client.get("/")
+
+    assert (answer.status_code, answer.mimetype) == (200, "application/json")
+    assert "fhir" not in answer.get_json()
+    for name, path in answer.get_json().items():
+        expected = 405 if name.startswith(("service", "explanation")) else 200
+        assert client.get(path).status_code == expected
+
+
+PAGES = "https://cds.example/alp"
+
+
+@pytest.fixture
+def with_fhir(patients: dict[str, FixturePatient]) -> FlaskClient:
+    """The open server with the fixture patients behind its own FHIR endpoint."""
+    endpoint = FhirEndpoint([x.bundle for x in patients.values()], f"{PAGES}/fhir")
+    return create_app(Settings(open=True, public_url=PAGES), now=now, demo=endpoint).test_client()
+
+
+def test_the_list_has_whole_urls_and_the_demo_s_endpoint(with_fhir: FlaskClient) -> None:
+    listed = with_fhir.get("/").get_json()
+
+    assert listed["discovery"] == f"{PAGES}/cds-services"
+    assert listed["fhir"] == f"{PAGES}/fhir"
+    assert all(url.startswith(f"{PAGES}/") for url in listed.values())
+
+
+@pytest.mark.parametrize("path", ["/fhir", "/fhir/", "/fhir/metadata"])
+def test_the_base_of_the_fhir_endpoint_says_what_it_can_do(
+    with_fhir: FlaskClient, path: str
+) -> None:
+    answer = with_fhir.get(path)
+
+    assert (answer.status_code, answer.mimetype) == (200, "application/fhir+json")
+    assert answer.get_json()["resourceType"] == "CapabilityStatement"
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("POST", "/fhir/Patient"), ("POST", "/fhir"), ("PUT", "/fhir/Patient/x"), ("DELETE", "/fhir")],
+)
+def test_the_fhir_endpoint_says_what_it_allows(
+    with_fhir: FlaskClient, method: str, path: str
+) -> None:
+    answer = with_fhir.open(path, method=method)
+
+    assert answer.status_code == 405
+    assert {"GET", "HEAD", "OPTIONS"} <= set(answer.headers["Allow"].replace(",", " ").split())
+    assert answer.get_json()["resourceType"] == "OperationOutcome"
+
+
+def test_the_fhir_endpoint_hears_what_a_client_prefers(with_fhir: FlaskClient) -> None:
+    path = "/fhir/Patient?name=Nobody"
+
+    assert with_fhir.get(path).status_code == 400
+    assert with_fhir.get(path, headers={"Prefer": "handling=lenient"}).status_code == 200
 
 
 @requirement("REQ-01", "REQ-15", "ERR-02")
@@ -631,6 +714,22 @@ def test_a_preflight_without_a_token_is_answered_with_what_may_be_sent(
         assert set(methods) >= {"GET", "POST", "OPTIONS"}
         assert set(headers) >= {"authorization", "content-type"}  # "*" does not mean the first
         assert int(answer.headers["Access-Control-Max-Age"]) > 0
+        assert "Content-Type" not in answer.headers  # there is nothing to have a type
+
+
+@requirement("COR-02")
+def test_a_page_of_the_internet_may_call_the_open_server_only(client: FlaskClient) -> None:
+    asked = {"Origin": LISTED, "Access-Control-Request-Private-Network": "true"}
+    closed = create_app(Settings(), now=now).test_client()
+
+    answer = client.options(SERVICE, headers=asked)
+    assert answer.headers[f"{ALLOW}Private-Network"] == "true"
+    for other in (
+        client.options(SERVICE, headers={"Origin": LISTED}),
+        client.get("/cds-services", headers=asked),
+        closed.options(SERVICE, headers=asked),
+    ):
+        assert f"{ALLOW}Private-Network" not in other.headers
 
 
 # -- defects -----------------------------------------------------------------------------------

@@ -104,11 +104,24 @@ def test_an_unknown_name_is_refused_and_the_known_ones_are_listed(name: str) -> 
     assert refused.value.key == name
 
 
+def test_a_misspelt_name_is_told_the_nearest() -> None:
+    with pytest.raises(ContentError, match=r"did you mean CDS_FHIR_SERVERS\?"):
+        read_settings({"CDS_FHIR_SERVER": "https://a"})
+
+
+@pytest.mark.parametrize("name", ["CDS_SITE_FILE", "CDS_HOOKS_DIR"])
+def test_a_file_that_is_missing_is_named_as_it_was_given(name: str) -> None:
+    with pytest.raises(ContentError, match=r"\.\./sites/ours is no f"):
+        read_settings({name: "../sites/ours"})
+
+
 def test_every_variable_that_there_is_is_tried_above() -> None:
     with pytest.raises(ContentError) as refused:
         read_settings({"CDS_X": "1"})
-    known = re.findall(r"CDS_[A-Z_]+", refused.value.why)
-    assert sorted(known) == sorted({row[0] for row in EACH})
+    known = re.findall(r"CDS_[A-Z_]+", refused.value.why.partition("there are")[2])
+    tried = sorted({row[0] for row in EACH})
+    assert sorted(known) == [x for x in tried if not x.startswith("CDS_DEMO_")]
+    assert len(tried) == len(known) + 2  # what `demo` sets is offered to nobody
     assert {row[2] for row in EACH} == set(Settings.__dataclass_fields__)
 
 

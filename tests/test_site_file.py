@@ -215,12 +215,6 @@ def test_an_order_that_is_not_orderable_here_is_no_suggestion(at: At) -> None:
     assert drafts(at("[orders]\nggt = false\n"), raised()) == []
 
 
-def test_an_order_said_to_be_orderable_is_as_it_ships(at: At) -> None:
-    site = at("[orders]\nggt = true\n")
-    assert drafts(site, raised()) == drafts(load_content(HOOKS), raised())
-    assert site.overrides == ()
-
-
 @pytest.mark.parametrize("five", ["5", '{ value = 5, unit = "1" }'])
 def test_a_limit_of_the_site_moves_cards(at: At, five: str) -> None:
     assert topics(at(f"[limits]\nfewest_low_readings = {five}\n"), request()) == []
@@ -266,17 +260,18 @@ def test_today_is_the_day_at_the_site(at: At, zone: str, day: str) -> None:
         (
             f'[codes.obs-ggt]\ntexts = ["a"]\ncodings = [{{ system = "{LOCAL}", code = "1" }}]',
             "codes.obs-ggt",
-            "1 codes",
-            "1 codes and 1 texts more",
+            "1 code",
+            f'as shipped and {LOCAL}|1, "a"',
         ),
         ("[orders]\nggt = false", "orders.ggt", "orderable", "not orderable here"),
         (
             f'[orders.ggt]\ncodings = [{{ system = "{LOCAL}", code = "LAB9" }}]',
             "orders.ggt",
-            "2324-2",
-            "LAB9",
+            "http://loinc.org|2324-2",
+            f"{LOCAL}|LAB9",
         ),
         ("[limits]\nlow_cap = 41.5", "limits.low_cap", "40 U/L", "41.5 U/L"),
+        ("[limits]\nfewest_low_readings = 3", "limits.fewest_low_readings", "2", "3"),
         ("[limits]\nrepeat_after = 45", "limits.repeat_after", "30 d", "45 d"),
         ('[modes]\nlowAlpPersistent = "off"', "modes.lowAlpPersistent", "on", "off"),
         (
@@ -321,6 +316,14 @@ def test_each_override_is_listed_once_beside_the_shipped_value(
         ("[orders]\nmarrow = false", "orders.marrow"),
         ('[orders]\nggt = "no"', "orders.ggt"),
         ("[orders]\nggt = 0", "orders.ggt"),
+        ("[orders]\nggt = true", "orders.ggt: must be false"),
+        ("[limit]\nlow_cap = 41", "limit: is no key of this file; did you mean limits?"),
+        ("colour = 1", "there are prefetch, codes, orders, limits, modes, labels, time_zone"),
+        ("[limits]\nvery_loww = 20", "did you mean very_low?"),
+        ("[limits]\nxyzzy = 20", "limits.xyzzy: does not exist in the content"),
+        ('[labels]\nggtt = "GGT"', "did you mean ggt?"),
+        ('[codes.obs-gtt]\ntexts = ["a"]', "did you mean obs-ggt?"),
+        ('[prefetch]\nresults = "lab"', "did you mean labs?"),
         ("[orders.ggt]\ncodings = []", "orders.ggt"),
         ('[orders.ggt]\ncodings = [{ system = "a" }]', "orders.ggt"),
         ('[orders.ggt]\ntext = "GGT"', "orders.ggt"),

@@ -354,13 +354,15 @@ def test_the_page_of_a_quiet_patient_is_short() -> None:
         (130, "inside"),
         (130.1, "right"),
         (400, "right"),
+        (1030, "right"),
+        (5000, "right"),
     ],
 )
 def test_a_value_stands_on_the_band_exactly_when_within_its_limits(
     value: float, where: str, width: int
 ) -> None:
     row, inside = plot_rows(page(charted(point(value), point(80)), width))
-    at, low, high = row.rindex("▶" if value > 330 else "●"), inside.index("░"), inside.rindex("░")
+    at, low, high = row.rindex("▶" if value > 1030 else "●"), inside.index("░"), inside.rindex("░")
     assert ("left" if at < low else "right" if at > high else "inside") == where
 
 
@@ -371,6 +373,24 @@ def test_a_huge_outlier_leaves_the_scale_to_the_others(width: int) -> None:
     assert "5000 U/L" in huge
     assert low.rindex("●") < low.index("░")
     assert "off the axis" in page(charted(point(5000)), width)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize(
+    "points",
+    [
+        [point(x, n + 1, low=None, high=5) for n, x in enumerate((88, 162, 48))],
+        [point(x, n + 1, low=2.15, high=2.55) for n, x in enumerate((2.37, 1.1, 2.31))],
+        [point(200, low=5, high=36)],
+        [point(5000)],
+        [point(3, 1, high=5), point(900, 2, high=5), point(800, 3, high=5)],
+    ],
+    ids=["all above", "one below", "one far above", "alone", "most far above"],
+)
+def test_a_few_values_off_their_limits_are_all_on_the_axis(points: list[Json], width: int) -> None:
+    rows = plot_rows(page(charted(*points), width))
+    assert [row.count("●") for row in rows] == [2] * len(points)
+    assert len({row.rindex("●") for row in rows}) == len(points)
 
 
 @pytest.mark.parametrize(
