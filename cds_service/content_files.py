@@ -164,6 +164,13 @@ class NegationFile(Strict):
     struck_out: list[Said]
 
 
+class VignetteNames(Strict):
+    """The code that the charts of vignettes carry for a result or an order: "system code"."""
+
+    results: dict[str, str]
+    orders: dict[str, str] = {}
+
+
 class Frame(Strict):
     """The headings of a card's detail."""
 

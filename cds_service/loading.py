@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from cds_service.content import Content, Family, Topic
+from cds_service.content import Content, Family, Topic, VignetteCodes
 from cds_service.content_files import (
     CardFile,
     ContentFile,
@@ -30,6 +30,7 @@ from cds_service.content_files import (
     ReasonRow,
     SharedWords,
     Variant,
+    VignetteNames,
     read_toml,
 )
 from cds_service.content_python import names_in
@@ -44,6 +45,7 @@ from cds_service.results import MeasureOf
 from cds_service.rules import Rule
 from cds_service.site import Site
 from cds_service.terminology import (
+    SYSTEMS,
     Negation,
     Terminology,
     ValueSet,
@@ -53,6 +55,7 @@ from cds_service.terminology import (
 )
 
 PACKAGE = "hooks"
+_VIGNETTE_NAMES = "shared/vignette_names.toml"
 SUMMARY_LIMIT = 139  # CDS Hooks 2.0, "Card Attributes": fewer than 140 characters
 _IS_PYTHON_NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
 _TEMPLATE = re.compile(r"[A-Z]\w+(/\S+|\?\S+)\Z")
@@ -116,7 +119,7 @@ class _Loader:
             site=self.site.file,
             overrides=tuple(self.site.overrides),
             modes=modes,
-            vignette_names=self._vignette_names(),
+            vignette_codes=self._vignette_codes(),
         )
 
     def _toml(self, name: str, kind: type[Any]) -> Any:
@@ -176,12 +179,12 @@ class _Loader:
             found[name] = measure
         return found
 
-    def _vignette_names(self) -> dict[str, str]:
-        file = "shared/vignette_names.toml"
-        names: dict[str, str] = self._toml(file, dict[str, str])
-        for name, value_set in names.items():
-            self._need_set(file, name, value_set)
-        return names
+    def _vignette_codes(self) -> VignetteCodes:
+        found: VignetteNames = self._toml(_VIGNETTE_NAMES, VignetteNames)
+        return VignetteCodes(
+            {name: _vignette_code(f"results.{name}", x) for name, x in found.results.items()},
+            {name: _vignette_code(f"orders.{name}", x) for name, x in found.orders.items()},
+        )
 
     def _need_set(self, file: str, key: str, name: str) -> None:
         if name not in self.terminology:
@@ -503,6 +506,16 @@ def _code_list(codes: frozenset[tuple[str, str]]) -> str:
     return ",".join(f"{system}%7C{code}" for system, code in sorted(codes)).replace(
         "://", "%3A%2F%2F"
     )
+
+
+def _vignette_code(key: str, text: str) -> tuple[str, str]:
+    """System and code of a text like "loinc 718-7"."""
+    system, _, code = text.partition(" ")
+    system = SYSTEMS.get(system, system)
+    if ":" not in system or not code or " " in code:
+        why = f'"{text}" is not of the form "system code"; systems: {", ".join(SYSTEMS)}, or a URI'
+        raise ContentError(_VIGNETTE_NAMES, key, why)
+    return system, code
 
 
 _AGE = re.compile(r"(\d+) (d|a) to (\d+) (d|a)\Z")
