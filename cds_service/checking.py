@@ -184,8 +184,9 @@ def _in_one_only(
 def _why(verdict: Mapping[str, Any] | None) -> str:
     if verdict is None:
         return "there is no such topic"
-    reason = verdict["reason"]
-    return f"{_came_to(verdict)} ({reason['code']}): {reason['text']}"
+    code, text = verdict["reason"]["code"], verdict["reason"]["text"]
+    named = "" if code in _came_to(verdict).split(" by ") else f" ({code})"
+    return f"{_came_to(verdict)}{named}: {text}"
 
 
 def _came_to(verdict: Mapping[str, Any]) -> str:

@@ -206,7 +206,7 @@ class _Reader:
     def _suggests(self, value: object) -> dict[str, tuple[str, ...]]:
         if not isinstance(value, dict):
             raise self._wrong("suggests", "must be a table of topic = list of codes")
-        return {topic: self._strings(value, topic) for topic in value}
+        return {topic: self._strings({"suggests": x}, "suggests") for topic, x in value.items()}
 
     def _expected(self, text: str) -> tuple[str, str]:
         words = text.split(" ")

@@ -139,7 +139,10 @@ MISTAKES = [
     ("service", r"codes *= \[\"obs-alp-total\"\]", 'codes = ["obs-ap"]', "alp.codes.*obs-ap"),
     ("service", r"codes = \[\"obs-\*\"\]", 'codes = ["lab-*"]', "labs.codes.*lab-"),
     ("service", r"except_codes = \[.*\]", 'except_codes = ["obs-ap"]', "labs.except_codes.*obs-ap"),
-    ("vignette_names", r"obs-sflc-kappa", "obs-kappa", "kappa.*obs-kappa"),
+    ("vignette_names", r"loinc 36916-5", "36916-5", "results.kappa.*36916-5"),
+    ("vignette_names", r"loinc 36916-5", "loincs 36916-5", "results.kappa.*loincs"),
+    ("vignette_names", r"(ggt  .*)loinc 2324-2", r"\1loinc 2324-2 GGT", "results.ggt.*GGT"),
+    ("vignette_names", r"(25ohd .*)loinc ", r"\1", "orders.25ohd"),
     ("intervals", r"\npotassium ", "\nkalium ", "kalium"),
     # an order that is not there, or computes
     ("orders", r"\Z", "\n[marrow]\n", "marrow"),
