@@ -9,7 +9,7 @@ import inspect
 import re
 import sys
 import traceback
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from types import ModuleType
@@ -33,7 +33,9 @@ from cds_service.content_files import (
     VignetteNames,
     read_toml,
 )
-from cds_service.content_python import names_in
+from cds_service.content_laws import breaches
+from cds_service.content_python import AdviceGiven, Named, Source, advice_in, names_in, sources_in
+from cds_service.content_references import unresolved
 from cds_service.errors import ContentError
 from cds_service.facts import READ_HERE, Interval, Knowledge, Limits, OrderRule
 from cds_service.fhir_files import ActivityDefinitionFile, ValueSetFile, read_fhir
@@ -41,6 +43,7 @@ from cds_service.hook_request import CONTEXTS
 from cds_service.orders import OrderTemplate, order_of
 from cds_service.prefetch import KeyIndex, PrefetchKey
 from cds_service.quantity import Quantity, Units
+from cds_service.resources import READ_TYPES
 from cds_service.results import MeasureOf
 from cds_service.rules import Rule
 from cds_service.site import Site
@@ -98,11 +101,13 @@ class _Loader:
         self.shared_limits = self._toml("shared/limits.toml", dict[str, LimitRow])
         self.words: SharedWords = self._toml("shared/words.toml", SharedWords)
         self._check_words()
+        self.sources = self._lawful_sources()
         _make_importable(self.root)
-        folders = sorted(x.parent for x in self.root.glob("*/service.toml"))
-        families = tuple(self._family(x) for x in folders)
+        families = tuple(self._family(x) for x in self._folders())
         self._check_ids(families)
+        self._check_references()
         self._check_names(families)
+        self._check_advice(families)
         topics = [topic for family in families for topic in family.topics]
         self.site.check(self._names(families), {x.name for f in families for x in f.keys.keys})
         modes = self.site.modes(topics, self.asked_modes)
@@ -432,24 +437,77 @@ class _Loader:
         for name in sorted(READ_HERE - set(names)):
             raise ContentError(file, name, "is a limit that the server itself reads")
 
+    def _folders(self) -> list[Path]:
+        """The folders of the families; raises ContentError for one that is none."""
+        folders = [x for x in sorted(self.root.iterdir()) if x.is_dir() and x != self.shared]
+        folders = [x for x in folders if not x.name.startswith((".", "__"))]
+        for folder in folders:
+            if not (folder / "service.toml").is_file():
+                why = "has no service.toml: a folder beside shared/ is a family of services"
+                raise ContentError(f"{folder.name}/", "", why)
+        return folders
+
+    # -- the Python ----------------------------------------------------------------------------
+
+    def _lawful_sources(self) -> list[Source]:
+        """The Python of the content; raises ContentError for a file that breaks a law."""
+        sources = sources_in(self.root)
+        for source in sources:
+            for line, why in breaches(source.nodes):
+                raise ContentError(source.file, f"line {line}", why)
+        return sources
+
+    def _check_references(self) -> None:
+        """Raises ContentError for a name, an attribute or an argument that does not exist."""
+        for source in self.sources:
+            if not source.file.endswith("__init__.py"):
+                for line, why in unresolved(source, self._module(source.module)):
+                    raise ContentError(source.file, f"line {line}", why)
+
     def _check_names(self, families: tuple[Family, ...]) -> None:
-        """Raises ContentError for a set, limit or remark that the Python names and nobody
+        """Raises ContentError for a set, limit and the like that the Python names and nobody
         defines.
         """
-        for named in names_in(self.root):
-            if named.kind == "set":
-                self._need_set(named.file, named.name, named.name)
-            elif named.kind == "limit":
+        data = {*READ_TYPES, "drugs", *self.terminology.sets}
+        known: dict[str, tuple[Collection[str], str]] = {
+            "set": (self.terminology.sets, "no value set in shared/valuesets/"),
+            "measure": (self.measures, "no measure of shared/measures.toml"),
+            "order": (self.order_rows, "no order of shared/orders.toml"),
+            "data": (data, 'no type of resource that is read, no value set, nor "drugs"'),
+        }
+        for named in names_in(self.sources):
+            if named.kind == "limit":
                 family = named.file.partition("/")[0]
                 where = [x for x in families if family in (x.name, "shared")]
                 if not all(named.name in x.knowledge.limits.values for x in where):
-                    raise ContentError(named.file, named.name, "is no limit of the content")
-            elif named.name not in self.words.remarks:
-                why = f"is no remark of shared/words.toml, which {named.file} names"
-                raise ContentError("shared/words.toml", f"remarks.{named.name}", why)
-            elif set(_PLACEHOLDER.findall(self.words.remarks[named.name])) - named.words:
-                why = f"says {self.words.remarks[named.name]!r}; filled: {sorted(named.words)}"
-                raise ContentError("shared/words.toml", f"remarks.{named.name}", why)
+                    raise _unknown_name(named, "no limit of the content")
+            elif named.kind == "remark":
+                self._check_remark(named)
+            elif named.name not in known[named.kind][0]:
+                raise _unknown_name(named, known[named.kind][1])
+
+    def _check_remark(self, named: Named) -> None:
+        key = f"remarks.{named.name}"
+        if named.name not in self.words.remarks:
+            why = f"is no remark of shared/words.toml, which {named.file} names"
+            raise ContentError("shared/words.toml", key, why)
+        if set(_PLACEHOLDER.findall(self.words.remarks[named.name])) - named.words:
+            why = f"says {self.words.remarks[named.name]!r}; filled: {sorted(named.words)}"
+            raise ContentError("shared/words.toml", key, why)
+
+    def _check_advice(self, families: tuple[Family, ...]) -> None:
+        """Raises ContentError for advice on no topic or in no variant's words, and for a variant
+        that could never be shown.
+        """
+        given = list(advice_in(self.sources))
+        for family in families:
+            cards = {topic.code: topic.card for topic in family.topics}
+            for advice in given:
+                if advice.file.startswith(f"{family.name}/"):
+                    _check_advice(advice, cards)
+            for topic in family.topics:
+                file = f"{family.name}/cards/{topic.rule.__name__}.toml"
+                _check_alive(file, topic, [x for x in given if x.topic == topic.code])
 
     def _names(self, families: tuple[Family, ...]) -> dict[str, set[str]]:
         """The names that a site file may use, by table."""
@@ -495,6 +553,38 @@ def _file_of(error: BaseException, root: Path) -> str:
         files.append(Path(error.filename))
     inside = [x for x in files if x.is_relative_to(root)]
     return inside[-1].relative_to(root).as_posix() if inside else ""
+
+
+def _unknown_name(named: Named, why: str) -> ContentError:
+    return ContentError(named.file, f"line {named.line}", f'"{named.name}" is {why}')
+
+
+def _check_advice(advice: AdviceGiven, cards: Mapping[str, CardFile]) -> None:
+    if advice.topic not in cards:
+        why = f"advises on {advice.topic}, which is no topic of this folder"
+        raise ContentError(advice.file, f"line {advice.line}", why)
+    for name in advice.variants:
+        if name not in cards[advice.topic].variant:
+            why = f"the card of {advice.topic} has no [variant.{name}]"
+            raise ContentError(advice.file, f"line {advice.line}", why)
+
+
+def _check_alive(file: str, topic: Topic, given: Sequence[AdviceGiven]) -> None:
+    """Raises ContentError for a variant that has no order to lose and would count as done."""
+    card = topic.card
+    if card.kept_alive_by or card.always_shown or not given:
+        return
+    for name, variant in card.variant.items():
+        orders = card.orders if variant.orders is None else variant.orders
+        by_rule = any(
+            x.chooses_orders for x in given if name in x.variants or not x.names_every_variant
+        )
+        if not (orders or by_rule or variant.always_shown):
+            why = (
+                "offers no order, and the rule names none by consider: such a card counts as "
+                "done and is never shown; give it orders, or always_shown = true"
+            )
+            raise ContentError(file, f"variant.{name}", why)
 
 
 def _camel(name: str) -> str:
