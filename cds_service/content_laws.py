@@ -24,6 +24,7 @@ CODE = re.compile(
     r"|[A-Z]\d\d[A-Z]{1,2}(\d\d)?\Z"  # ATC
     r"|(https?|urn):"
 )
+_MAY_COUNT: tuple[object, ...] = (0, 1)
 _WORDS = re.compile(r"\w\s+\w")
 _WITH_DOCSTRING = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -70,7 +71,7 @@ def _docstrings(nodes: Iterable[ast.AST]) -> set[int]:
 
 def _wrong_constant(value: object) -> str:
     """Why a constant may not stand in a rule, "" when it may."""
-    if isinstance(value, Number) and value not in (0, 1):
+    if isinstance(value, Number) and value not in _MAY_COUNT:
         return f"holds the number {value}: numbers but 0 and 1 are limits, in limits.toml"
     if isinstance(value, str) and CODE.match(value):
         return f'holds "{value}", which looks like a code: codes are in valuesets and orders'

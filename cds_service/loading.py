@@ -408,7 +408,13 @@ class _Loader:
     def _check_orders(self, file: str, key: str, names: list[str]) -> None:
         for name in names:
             if name not in self.order_rows:
-                raise ContentError(file, key, f"no order {name} in shared/orders.toml")
+                needs = f"a table [{name}] there"
+                if name in self.orders:
+                    needs = f"{needs}, since its template is in shared/orders/ already"
+                else:
+                    needs = f"a template shared/orders/{name}.json and {needs}"
+                why = f"no order {name} in shared/orders.toml: it needs {needs}"
+                raise ContentError(file, key, why)
 
     # -- the whole -----------------------------------------------------------------------------
 
@@ -642,12 +648,16 @@ def _check_phrases(file: str, card: CardFile, widths: Mapping[str, int]) -> None
 def _check_words(
     file: str, where: str, card: CardFile, variant: Variant, widths: Mapping[str, int]
 ) -> None:
-    summary, why = variant.summary or card.summary, variant.why or card.why
-    if not summary or not why:
-        raise ContentError(file, where, "needs a summary and a why, here or for the whole card")
-    _check_summary(file, f"{where}.summary", summary, widths)
-    for text in (why, variant.consider or card.consider):
-        _check_placeholders(file, where, text, widths)
+    """Checks the words of a variant, each under the key where it stands."""
+    for key in ("summary", "why", "consider"):
+        own, common = getattr(variant, key), getattr(card, key)
+        at, text = (f"{where}.{key}", own) if own else (key, common)
+        if not text and key != "consider":
+            raise ContentError(file, where, f"needs a {key}, here or for the whole card")
+        if key == "summary":
+            _check_summary(file, at, text, widths)
+        else:
+            _check_placeholders(file, at, text, widths)
 
 
 def _check_summary(file: str, key: str, text: str, widths: Mapping[str, int]) -> None:
