@@ -5,7 +5,7 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,6 +20,7 @@ from cds_service.content import Content
 from cds_service.errors import BrokenRequest, CannotServe, CdsError, ContentError, NotJson
 from cds_service.fhir_client import FhirClient
 from cds_service.loading import load_content
+from cds_service.vignette_rows import Vignette
 
 F = TypeVar("F", bound=Callable[..., Any])
 PORT = click.IntRange(1, 65535)
@@ -183,36 +184,55 @@ def _end_on_signals() -> None:
 @click.argument(
     "folder", required=False, type=click.Path(exists=True, file_okay=False, path_type=Path)
 )
+@click.option(
+    "--explain",
+    "explained",
+    metavar="ID",
+    help="Only explain the vignette of this id, as it is here.",
+)
 @topic_mode
-def check(folder: Path | None, modes: dict[str, str]) -> None:
+def check(folder: Path | None, explained: str | None, modes: dict[str, str]) -> None:
     """Check a content folder and run its vignettes; with a site file, list those it moves."""
     from cds_service.checking import moved_by_site, run_vignettes
     from cds_service.outgoing import check_outgoing
 
     settings = read_settings()
-    folder = folder or settings.hooks_dir
+    folder, modes = folder or settings.hooks_dir, {**settings.topic_modes, **modes}
+    here = load_content(folder, settings.site_file, modes)
+    _show_content(here)
+    if explained is not None:
+        _explain_vignette(here, explained)
+        return
     shipped = load_content(folder)
     check_outgoing(shipped)
-    here = load_content(folder, settings.site_file, {**settings.topic_modes, **modes})
-    _show_content(here)
     outcomes = list(run_vignettes(shipped))
     failed = [x for x in outcomes if x.differences]
     for outcome in failed:
-        click.echo(f"FAILED {outcome.vignette.id}: {outcome.vignette.says}")
-        for difference in outcome.differences:
-            click.echo(f"    {difference}")
-    if here.overrides or modes or settings.topic_modes:
-        for before, after in moved_by_site(
-            folder, settings.site_file, {**settings.topic_modes, **modes}
-        ):
-            click.echo(f"moved {after.vignette.id}: {after.vignette.says}")
-            click.echo(f"    {_cards(before.cards)} -> {_cards(after.cards)}")
+        _show_vignette("FAILED", outcome.vignette, outcome.differences)
+    if here.overrides or modes:
+        moved = moved_by_site(outcomes, here)
+        for each in moved:
+            _show_vignette("moved", each.vignette, each.changes)
+        click.echo(f"{len(moved)} moved by the settings of this site")
     click.echo(f"{len(outcomes) - len(failed)} passed, {len(failed)} failed")
     sys.exit(1 if failed else 0)
 
 
-def _cards(cards: tuple[tuple[str, str], ...]) -> str:
-    return ", ".join(f"{topic} {indicator}" for topic, indicator in cards) or "no card"
+def _show_vignette(word: str, vignette: Vignette, lines: Iterable[str]) -> None:
+    click.echo(f"{word} {vignette.id}: {vignette.says}")
+    for line in lines:
+        click.echo(f"    {line}")
+
+
+def _explain_vignette(content: Content, vignette_id: str) -> None:
+    from cds_service.checking import explanations_of
+    from cds_service.terminal import show_explanation
+
+    try:
+        for explanation in explanations_of(content, vignette_id):
+            show_explanation(Console(), explanation)
+    except CdsError as error:
+        _fail(error)
 
 
 def _request_options(command: F) -> F:
@@ -328,7 +348,7 @@ def _refuse_charts(body: bytes) -> None:
         )
 
 
-def _fail(error: CdsError, body: bytes) -> Any:
+def _fail(error: CdsError, body: bytes = b"") -> Any:
     """Prints what was wrong with the request and ends with exit code 1."""
     said = [error.diagnostics, _where_no_json(body) if isinstance(error, NotJson) else ""]
     why = "; ".join(x for x in said if x)

@@ -48,6 +48,16 @@ class Override:
 
 
 @dataclass(frozen=True, slots=True)
+class VignetteCodes:
+    """The system and code that the charts of vignettes carry for each name of a result or an
+    order, whatever the value sets and orders say.
+    """
+
+    results: Mapping[str, tuple[str, str]]
+    orders: Mapping[str, tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
 class Family:
     """One folder of the content: its services and everything they share."""
 
@@ -80,7 +90,7 @@ class Content:
     site: SiteFile
     overrides: tuple[Override, ...]
     modes: Mapping[str, Mode]
-    vignette_names: Mapping[str, str]
+    vignette_codes: VignetteCodes
 
     def services(self) -> Iterator[tuple[Family, Service]]:
         """Every service, in the order of the folders."""

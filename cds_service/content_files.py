@@ -1,5 +1,6 @@
 """The formats of the content files and of the site file: a wrong key is named with its file."""
 
+import re
 import tomllib
 from collections.abc import Iterable
 from decimal import Decimal
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
+import msgspec.inspect
 from msgspec import Meta, Struct
 
 from cds_service.errors import ContentError, did_you_mean
@@ -87,7 +89,7 @@ class Hold(Strict):
 class Precedence(Strict):
     order: list[str]
     most_cards: int
-    suppresses: dict[str, list[str]]
+    suppresses: dict[str, list[str]] = {}
 
 
 class SourceAttributes(Strict):
@@ -118,10 +120,10 @@ class SourceRow(Strict):
 class FamilyFile(Strict):
     service: list[Service]
     prefetch: dict[str, PrefetchRow]
-    limits: dict[str, LimitRow]
-    placeholders: dict[str, int]
     precedence: Precedence
     source: SourceRow
+    limits: dict[str, LimitRow] = {}
+    placeholders: dict[str, int] = {}
     hold: list[Hold] = []
 
 
@@ -165,6 +167,13 @@ class NegationFile(Strict):
     cues: list[Said]
     signs: list[Said]
     struck_out: list[Said]
+
+
+class VignetteNames(Strict):
+    """The code that the charts of vignettes carry for a result or an order: "system code"."""
+
+    results: dict[str, str]
+    orders: dict[str, str] = {}
 
 
 class Frame(Strict):
@@ -234,6 +243,7 @@ class SiteFile(Strict):
 
 
 F = TypeVar("F")
+_PART = re.compile(r"[^.\[\]]+")
 
 
 def read_toml(path: Path, kind: type[F], root: Path) -> F:
@@ -252,7 +262,9 @@ def read_toml(path: Path, kind: type[F], root: Path) -> F:
     except msgspec.ValidationError as error:
         why, _, where = str(error).partition(" - at ")
         where = _exactly(found, kind, where.strip("`").removeprefix("$.").removeprefix("$"))
-        if not where:
+        if why.startswith("Object missing required field"):
+            why = f"lacks {', '.join(_lacking(found, kind, where))}"
+        elif not where:
             _refuse_unknown(found, kind, name)
         raise ContentError(name, where or "top level", why) from error
 
@@ -264,6 +276,31 @@ def _refuse_unknown(found: dict[str, Any], kind: Any, name: str) -> None:
         if known and key not in known:
             why = f"is no key of this file{did_you_mean(key, known)}; there are {', '.join(known)}"
             raise ContentError(name, key, why)
+
+
+def _lacking(found: Any, kind: Any, where: str) -> list[str]:
+    """The required keys that the table at a place lacks, all of them."""
+    expected = msgspec.inspect.type_info(kind)
+    for part in _PART.findall(where):
+        expected = _inside(expected, part)
+        found = found[int(part)] if isinstance(found, list) else found[part]
+    fields = expected.fields if isinstance(expected, msgspec.inspect.StructType) else ()
+    return [x.encode_name for x in fields if x.required and x.encode_name not in found]
+
+
+def _inside(outer: msgspec.inspect.Type, part: str) -> msgspec.inspect.Type:
+    """What is expected under a key or at a place of something; a table where it may be one."""
+    inner = outer
+    if isinstance(outer, msgspec.inspect.StructType):
+        inner = next(x.type for x in outer.fields if x.encode_name == part)
+    elif isinstance(outer, msgspec.inspect.DictType):
+        inner = outer.value_type
+    elif isinstance(outer, msgspec.inspect.ListType):
+        inner = outer.item_type
+    if isinstance(inner, msgspec.inspect.UnionType):
+        tables = [x for x in inner.types if isinstance(x, msgspec.inspect.StructType)]
+        inner = tables[0] if tables else inner
+    return inner
 
 
 def _not_a_number(found: Any, at: str = "") -> str:

@@ -1,65 +1,110 @@
-"""What the Python of a content folder names: sets, limits and remarks, so that a missing
-one stops the start.
+"""The Python of a content folder as source: its files, parsed once, and the sets, limits and other
+things of the content that they name, so that a missing one stops the start.
 """
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from cds_service.errors import ContentError
 
 _SET_NAME = re.compile(r"(obs|cond|med|proc|text|img)-[a-z0-9-]+\Z")
+# What the first argument of a question about the patient names.
+_NAMED_FIRST = {
+    **dict.fromkeys(("measured", "judged", "latest_within", "rejected", "fallback"), "measure"),
+    **dict.fromkeys(("done", "ordered", "is_orderable"), "order"),
+    **dict.fromkeys(("has", "problems", "drugs", "acts", "requests", "final"), "set"),
+    **dict.fromkeys(("says", "matches", "is_coded", "encounters_saying"), "set"),
+    "is_answered": "data",
+    "remark": "remark",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One Python file of the content; `file` is relative to the folder, `nodes` are all of its
+    tree.
+    """
+
+    file: str
+    module: str
+    text: str
+    nodes: tuple[ast.AST, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """One name in a file of the content: of a set, a limit or a remark, and the words given
+    """One name in a file of the content: of a set, a limit, a remark and so on, and the words given
     to it.
     """
 
     kind: str
     name: str
     file: str
+    line: int = 0
     words: frozenset[str] = frozenset()
 
 
-def names_in(root: Path) -> Iterator[Named]:
-    """Every set, limit and remark that the content's Python names; raises ContentError for
-    bad syntax.
-    """
-    for path in sorted(root.rglob("*.py")):
-        file = path.relative_to(root).as_posix()
-        try:
-            tree = ast.parse(path.read_text(encoding="utf-8"))
-        except SyntaxError as error:
-            raise ContentError(
-                file, f"line {error.lineno}", f"is not Python: {error.msg}"
-            ) from error
-        for node in ast.walk(tree):
-            if (found := named_by(node, file)) is not None:
+def sources_in(root: Path) -> list[Source]:
+    """Every Python file of a folder; raises ContentError for one that cannot be parsed."""
+    return [_source(path, path.relative_to(root)) for path in sorted(root.rglob("*.py"))]
+
+
+def _source(path: Path, file: Path) -> Source:
+    try:
+        text = path.read_text(encoding="utf-8")
+        nodes = tuple(ast.walk(ast.parse(text)))
+    except SyntaxError as error:
+        where = f"line {error.lineno}"
+        raise ContentError(file.as_posix(), where, f"is not Python: {error.msg}") from error
+    except ValueError as error:
+        raise ContentError(file.as_posix(), "", f"is not Python: {error}") from error
+    return Source(file.as_posix(), ".".join(file.with_suffix("").parts), text, nodes)
+
+
+def names_in(sources: Iterable[Source]) -> Iterator[Named]:
+    """Everything of the content that its Python names."""
+    for source in sources:
+        for node in source.nodes:
+            if (found := named_by(node, source.file)) is not None:
                 yield found
+            if isinstance(node, ast.Call) and _method(node) == "settled":
+                yield from _kinds_of_data(node, source.file)
 
 
 def named_by(node: ast.AST, file: str) -> Named | None:
     """What one node of a file names, if anything."""
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
-        return Named("set", node.value, file) if _SET_NAME.match(node.value) else None
+        return Named("set", node.value, file, node.lineno) if _SET_NAME.match(node.value) else None
     if isinstance(node, ast.Attribute) and is_limit(node.value):
-        return Named("limit", node.attr, file)
-    if isinstance(node, ast.Call) and _is_remark(node.func) and _is_text(node.args[0]):
-        words = frozenset(x.arg for x in node.keywords if x.arg is not None)
-        return Named("remark", ast.literal_eval(node.args[0]), file, words)
+        return Named("limit", node.attr, file, node.lineno)
+    if isinstance(node, ast.Call) and _method(node) in _NAMED_FIRST and node.args:
+        for name in literals(node.args[0]):
+            words = frozenset(x.arg for x in node.keywords if x.arg is not None)
+            return Named(_NAMED_FIRST[_method(node)], name, file, node.lineno, words)
     return None
 
 
-def _is_remark(node: ast.AST) -> bool:
-    return isinstance(node, ast.Attribute) and node.attr == "remark"
+def _kinds_of_data(call: ast.Call, file: str) -> Iterator[Named]:
+    """The kinds of data on which an answer is settled, after what was found."""
+    for argument in call.args[1:]:
+        for name in literals(argument):
+            yield Named("data", name, file, call.lineno)
 
 
-def _is_text(node: ast.AST) -> bool:
-    return isinstance(node, ast.Constant) and isinstance(node.value, str)
+def _method(call: ast.Call) -> str:
+    """The name of the question when it is one about the patient, else ""."""
+    function = call.func
+    return (
+        function.attr if isinstance(function, ast.Attribute) and is_patient(function.value) else ""
+    )
+
+
+def is_patient(node: ast.AST) -> bool:
+    """Whether the expression is the patient that every question is asked about."""
+    return isinstance(node, ast.Name) and node.id == "patient"
 
 
 def is_limit(node: ast.AST) -> bool:
@@ -67,3 +112,65 @@ def is_limit(node: ast.AST) -> bool:
     return (isinstance(node, ast.Name) and node.id == "limit") or (
         isinstance(node, ast.Attribute) and node.attr == "limit"
     )
+
+
+def literals(node: ast.AST | None) -> tuple[str, ...]:
+    """The strings that an expression can be, as far as they are written out: one, or either side of
+    a choice.
+    """
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return (node.value,)
+    if isinstance(node, ast.IfExp):
+        return (*literals(node.body), *literals(node.orelse))
+    return ()
+
+
+# -- what rules answer -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class AdviceGiven:
+    """One place where a rule answers: the topic and the variants it names, as far as they are
+    written out, and whether the orders are its own choice.
+    """
+
+    file: str
+    line: int
+    topic: str
+    variants: tuple[str, ...]
+    names_every_variant: bool
+    chooses_orders: bool
+
+
+def advice_in(sources: Iterable[Source]) -> Iterator[AdviceGiven]:
+    """Every Advice of the content whose topic is written out."""
+    for source in sources:
+        for node in source.nodes:
+            if isinstance(node, ast.Call) and _is_advice(node.func):
+                topic, variant = _argument(node, 0, "topic"), _argument(node, 1, "variant")
+                for name in literals(topic):
+                    yield AdviceGiven(
+                        file=source.file,
+                        line=node.lineno,
+                        topic=name,
+                        variants=literals(variant),
+                        names_every_variant=_is_written_out(variant),
+                        chooses_orders=_argument(node, 2, "consider") is not None
+                        or _argument(node, 6, "hinges_on") is not None,
+                    )
+
+
+def _is_advice(node: ast.AST) -> bool:
+    return isinstance(node, ast.Name) and node.id == "Advice"
+
+
+def _argument(call: ast.Call, place: int, name: str) -> ast.expr | None:
+    if place < len(call.args):
+        return call.args[place]
+    return next((x.value for x in call.keywords if x.arg == name), None)
+
+
+def _is_written_out(node: ast.AST | None) -> bool:
+    if isinstance(node, ast.IfExp):
+        return _is_written_out(node.body) and _is_written_out(node.orelse)
+    return isinstance(node, ast.Constant)

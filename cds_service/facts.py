@@ -106,6 +106,11 @@ class Knowledge:
 class PatientFacts:
     """One patient on one day, as rules see them."""
 
+    today: int
+    sex: str | None
+    born: Moment | None
+    limit: Limits
+
     def __init__(self, chart: Chart, knowledge: Knowledge, today: int) -> None:
         self.chart = chart
         self.today = today

@@ -9,13 +9,13 @@ import inspect
 import re
 import sys
 import traceback
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from cds_service.content import Content, Family, Topic
+from cds_service.content import Content, Family, Topic, VignetteCodes
 from cds_service.content_files import (
     QUOTED,
     CardFile,
@@ -31,9 +31,12 @@ from cds_service.content_files import (
     ReasonRow,
     SharedWords,
     Variant,
+    VignetteNames,
     read_toml,
 )
-from cds_service.content_python import names_in
+from cds_service.content_laws import breaches
+from cds_service.content_python import AdviceGiven, Named, Source, advice_in, names_in, sources_in
+from cds_service.content_references import unresolved
 from cds_service.errors import ContentError
 from cds_service.facts import READ_HERE, Interval, Knowledge, Limits, OrderRule
 from cds_service.fhir_files import ActivityDefinitionFile, ValueSetFile, read_fhir
@@ -41,10 +44,12 @@ from cds_service.hook_request import CONTEXTS
 from cds_service.orders import OrderTemplate, order_of
 from cds_service.prefetch import KeyIndex, PrefetchKey
 from cds_service.quantity import Quantity, Units
+from cds_service.resources import READ_TYPES
 from cds_service.results import MeasureOf
 from cds_service.rules import Rule
 from cds_service.site import Site
 from cds_service.terminology import (
+    SYSTEMS,
     Negation,
     Terminology,
     ValueSet,
@@ -54,6 +59,7 @@ from cds_service.terminology import (
 )
 
 PACKAGE = "hooks"
+_VIGNETTE_NAMES = "shared/vignette_names.toml"
 SUMMARY_LIMIT = 139  # CDS Hooks 2.0, "Card Attributes": fewer than 140 characters
 _IS_PYTHON_NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
 _TEMPLATE = re.compile(r"[A-Z]\w+(/\S+|\?\S+)\Z")
@@ -96,12 +102,14 @@ class _Loader:
         self.shared_limits = self._toml("shared/limits.toml", dict[str, LimitRow])
         self.words: SharedWords = self._toml("shared/words.toml", SharedWords)
         self._check_words()
+        self.sources = self._lawful_sources()
         _make_importable(self.root)
-        folders = sorted(x.parent for x in self.root.glob("*/service.toml"))
-        families = tuple(self._family(x) for x in folders)
+        families = tuple(self._family(x) for x in self._folders())
         self._check_ids(families)
+        self._check_references()
         self._check_names(families)
         self._check_shared_phrases(families)
+        self._check_advice(families)
         topics = [topic for family in families for topic in family.topics]
         self.site.check(self._names(families), {x.name for f in families for x in f.keys.keys})
         modes = self.site.modes(topics, self.asked_modes)
@@ -118,7 +126,7 @@ class _Loader:
             site=self.site.file,
             overrides=tuple(self.site.overrides),
             modes=modes,
-            vignette_names=self._vignette_names(),
+            vignette_codes=self._vignette_codes(),
         )
 
     def _toml(self, name: str, kind: type[Any]) -> Any:
@@ -178,12 +186,12 @@ class _Loader:
             found[name] = measure
         return found
 
-    def _vignette_names(self) -> dict[str, str]:
-        file = "shared/vignette_names.toml"
-        names: dict[str, str] = self._toml(file, dict[str, str])
-        for name, value_set in names.items():
-            self._need_set(file, name, value_set)
-        return names
+    def _vignette_codes(self) -> VignetteCodes:
+        found: VignetteNames = self._toml(_VIGNETTE_NAMES, VignetteNames)
+        return VignetteCodes(
+            {name: _vignette_code(f"results.{name}", x) for name, x in found.results.items()},
+            {name: _vignette_code(f"orders.{name}", x) for name, x in found.orders.items()},
+        )
 
     def _need_set(self, file: str, key: str, name: str) -> None:
         if name not in self.terminology:
@@ -402,7 +410,13 @@ class _Loader:
     def _check_orders(self, file: str, key: str, names: list[str]) -> None:
         for name in names:
             if name not in self.order_rows:
-                raise ContentError(file, key, f"no order {name} in shared/orders.toml")
+                needs = f"a table [{name}] there"
+                if name in self.orders:
+                    needs = f"{needs}, since its template is in shared/orders/ already"
+                else:
+                    needs = f"a template shared/orders/{name}.json and {needs}"
+                why = f"no order {name} in shared/orders.toml: it needs {needs}"
+                raise ContentError(file, key, why)
 
     # -- the whole -----------------------------------------------------------------------------
 
@@ -440,24 +454,77 @@ class _Loader:
         for name in sorted(READ_HERE - set(names)):
             raise ContentError(file, name, "is a limit that the server itself reads")
 
+    def _folders(self) -> list[Path]:
+        """The folders of the families; raises ContentError for one that is none."""
+        folders = [x for x in sorted(self.root.iterdir()) if x.is_dir() and x != self.shared]
+        folders = [x for x in folders if not x.name.startswith((".", "__"))]
+        for folder in folders:
+            if not (folder / "service.toml").is_file():
+                why = "has no service.toml: a folder beside shared/ is a family of services"
+                raise ContentError(f"{folder.name}/", "", why)
+        return folders
+
+    # -- the Python ----------------------------------------------------------------------------
+
+    def _lawful_sources(self) -> list[Source]:
+        """The Python of the content; raises ContentError for a file that breaks a law."""
+        sources = sources_in(self.root)
+        for source in sources:
+            for line, why in breaches(source.nodes):
+                raise ContentError(source.file, f"line {line}", why)
+        return sources
+
+    def _check_references(self) -> None:
+        """Raises ContentError for a name, an attribute or an argument that does not exist."""
+        for source in self.sources:
+            if not source.file.endswith("__init__.py"):
+                for line, why in unresolved(source, self._module(source.module)):
+                    raise ContentError(source.file, f"line {line}", why)
+
     def _check_names(self, families: tuple[Family, ...]) -> None:
-        """Raises ContentError for a set, limit or remark that the Python names and nobody
+        """Raises ContentError for a set, limit and the like that the Python names and nobody
         defines.
         """
-        for named in names_in(self.root):
-            if named.kind == "set":
-                self._need_set(named.file, named.name, named.name)
-            elif named.kind == "limit":
+        data = {*READ_TYPES, "drugs", *self.terminology.sets}
+        known: dict[str, tuple[Collection[str], str]] = {
+            "set": (self.terminology.sets, "no value set in shared/valuesets/"),
+            "measure": (self.measures, "no measure of shared/measures.toml"),
+            "order": (self.order_rows, "no order of shared/orders.toml"),
+            "data": (data, 'no type of resource that is read, no value set, nor "drugs"'),
+        }
+        for named in names_in(self.sources):
+            if named.kind == "limit":
                 family = named.file.partition("/")[0]
                 where = [x for x in families if family in (x.name, "shared")]
                 if not all(named.name in x.knowledge.limits.values for x in where):
-                    raise ContentError(named.file, named.name, "is no limit of the content")
-            elif named.name not in self.words.remarks:
-                why = f"is no remark of shared/words.toml, which {named.file} names"
-                raise ContentError("shared/words.toml", f"remarks.{named.name}", why)
-            elif set(_PLACEHOLDER.findall(self.words.remarks[named.name])) - named.words:
-                why = f"says {self.words.remarks[named.name]!r}; filled: {sorted(named.words)}"
-                raise ContentError("shared/words.toml", f"remarks.{named.name}", why)
+                    raise _unknown_name(named, "no limit of the content")
+            elif named.kind == "remark":
+                self._check_remark(named)
+            elif named.name not in known[named.kind][0]:
+                raise _unknown_name(named, known[named.kind][1])
+
+    def _check_remark(self, named: Named) -> None:
+        key = f"remarks.{named.name}"
+        if named.name not in self.words.remarks:
+            why = f"is no remark of shared/words.toml, which {named.file} names"
+            raise ContentError("shared/words.toml", key, why)
+        if set(_PLACEHOLDER.findall(self.words.remarks[named.name])) - named.words:
+            why = f"says {self.words.remarks[named.name]!r}; filled: {sorted(named.words)}"
+            raise ContentError("shared/words.toml", key, why)
+
+    def _check_advice(self, families: tuple[Family, ...]) -> None:
+        """Raises ContentError for advice on no topic or in no variant's words, and for a variant
+        that could never be shown.
+        """
+        given = list(advice_in(self.sources))
+        for family in families:
+            cards = {topic.code: topic.card for topic in family.topics}
+            for advice in given:
+                if advice.file.startswith(f"{family.name}/"):
+                    _check_advice(advice, cards)
+            for topic in family.topics:
+                file = f"{family.name}/cards/{topic.rule.__name__}.toml"
+                _check_alive(file, topic, [x for x in given if x.topic == topic.code])
 
     def _names(self, families: tuple[Family, ...]) -> dict[str, set[str]]:
         """The names that a site file may use, by table."""
@@ -505,6 +572,38 @@ def _file_of(error: BaseException, root: Path) -> str:
     return inside[-1].relative_to(root).as_posix() if inside else ""
 
 
+def _unknown_name(named: Named, why: str) -> ContentError:
+    return ContentError(named.file, f"line {named.line}", f'"{named.name}" is {why}')
+
+
+def _check_advice(advice: AdviceGiven, cards: Mapping[str, CardFile]) -> None:
+    if advice.topic not in cards:
+        why = f"advises on {advice.topic}, which is no topic of this folder"
+        raise ContentError(advice.file, f"line {advice.line}", why)
+    for name in advice.variants:
+        if name not in cards[advice.topic].variant:
+            why = f"the card of {advice.topic} has no [variant.{name}]"
+            raise ContentError(advice.file, f"line {advice.line}", why)
+
+
+def _check_alive(file: str, topic: Topic, given: Sequence[AdviceGiven]) -> None:
+    """Raises ContentError for a variant that has no order to lose and would count as done."""
+    card = topic.card
+    if card.kept_alive_by or card.always_shown or not given:
+        return
+    for name, variant in card.variant.items():
+        orders = card.orders if variant.orders is None else variant.orders
+        by_rule = any(
+            x.chooses_orders for x in given if name in x.variants or not x.names_every_variant
+        )
+        if not (orders or by_rule or variant.always_shown):
+            why = (
+                "offers no order, and the rule names none by consider: such a card counts as "
+                "done and is never shown; give it orders, or always_shown = true"
+            )
+            raise ContentError(file, f"variant.{name}", why)
+
+
 def _camel(name: str) -> str:
     first, *rest = name.split("_")
     return first + "".join(x.capitalize() for x in rest)
@@ -514,6 +613,16 @@ def _code_list(codes: frozenset[tuple[str, str]]) -> str:
     return ",".join(f"{system}%7C{code}" for system, code in sorted(codes)).replace(
         "://", "%3A%2F%2F"
     )
+
+
+def _vignette_code(key: str, text: str) -> tuple[str, str]:
+    """System and code of a text like "loinc 718-7"."""
+    system, _, code = text.partition(" ")
+    system = SYSTEMS.get(system, system)
+    if ":" not in system or not code or " " in code:
+        why = f'"{text}" is not of the form "system code"; systems: {", ".join(SYSTEMS)}, or a URI'
+        raise ContentError(_VIGNETTE_NAMES, key, why)
+    return system, code
 
 
 _AGE = re.compile(r"(\d+) (d|a) to (\d+) (d|a)\Z")
@@ -552,12 +661,16 @@ def _check_phrases(
 def _check_words(
     file: str, where: str, card: CardFile, variant: Variant, widths: Mapping[str, int]
 ) -> None:
-    summary, why = variant.summary or card.summary, variant.why or card.why
-    if not summary or not why:
-        raise ContentError(file, where, "needs a summary and a why, here or for the whole card")
-    _check_summary(file, f"{where}.summary", summary, widths)
-    for text in (why, variant.consider or card.consider):
-        _check_placeholders(file, where, text, {*widths, QUOTED})
+    """Checks the words of a variant, each under the key where it stands."""
+    for key in ("summary", "why", "consider"):
+        own, common = getattr(variant, key), getattr(card, key)
+        at, text = (f"{where}.{key}", own) if own else (key, common)
+        if not text and key != "consider":
+            raise ContentError(file, where, f"needs a {key}, here or for the whole card")
+        if key == "summary":
+            _check_summary(file, at, text, widths)
+        else:
+            _check_placeholders(file, at, text, {*widths, QUOTED})
 
 
 def _check_summary(file: str, key: str, text: str, widths: Mapping[str, int]) -> None:

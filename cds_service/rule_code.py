@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from cds_service.content_python import named_by
+from cds_service.content_python import is_patient, named_by
 from cds_service.evidence import unique
 
 _TAKE_AN_ORDER = ("done", "ordered", "is_orderable")
@@ -156,11 +156,6 @@ def strings_in(nodes: Iterable[ast.AST]) -> Iterator[str]:
     for node in nodes:
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             yield node.value
-
-
-def is_patient(node: ast.AST) -> bool:
-    """Whether the expression is the patient that every question is asked about."""
-    return isinstance(node, ast.Name) and node.id == "patient"
 
 
 def _named(kind: str, nodes: list[ast.AST]) -> tuple[str, ...]:

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from cds_service.content_python import is_limit
-from cds_service.rule_code import Library, Module, RuleCode, is_patient, strings_in, what_it_says
+from cds_service.content_python import is_limit, is_patient
+from cds_service.rule_code import Library, Module, RuleCode, strings_in, what_it_says
 
 Ends = Literal["yes", "no", ""]
 Kind = Literal["gate", "question", "finding"]

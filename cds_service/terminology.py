@@ -20,6 +20,15 @@ ICD_10_CM = "http://hl7.org/fhir/sid/icd-10-cm"
 ICD_10 = "http://hl7.org/fhir/sid/icd-10"
 ICD_9_CM = "http://hl7.org/fhir/sid/icd-9-cm"
 RXNORM = "http://www.nlm.nih.gov/research/umls/rxnorm"
+SYSTEMS = {
+    "sct": SNOMED,
+    "icd10cm": ICD_10_CM,
+    "icd10": ICD_10,
+    "icd9cm": ICD_9_CM,
+    "loinc": LOINC,
+    "rxnorm": RXNORM,
+    "atc": ATC,
+}  # the short names that content files may use
 
 # The same systems by OID (HL7 OID registry) and by the names real servers use.
 _SAME_SYSTEM = {
@@ -100,7 +109,6 @@ class ValueSet:
     text: re.Pattern[str] | None = None
     looks_like: re.Pattern[str] | None = None
     not_a_cue: str = ""
-    first_coding: tuple[str, str, str] = ("", "", "")
     local_texts: frozenset[str] = frozenset()
 
     def excludes(self, system: str, code: str) -> bool:
@@ -151,15 +159,7 @@ def value_set_of(file: str, found: ValueSetFile) -> ValueSet:
         text=_pattern(file, "text-pattern", extensions.get(TEXT_PATTERN)),
         looks_like=_pattern(file, "looks-like", extensions.get(LOOKS_LIKE)),
         not_a_cue=extensions.get(NOT_A_CUE) or "",
-        first_coding=_first_coding(found.compose.include),
     )
-
-
-def _first_coding(includes: Iterable[IncludeFile]) -> tuple[str, str, str]:
-    for part in includes:
-        for concept in part.concept:
-            return part.system, concept.code, concept.display
-    return "", "", ""
 
 
 def _code(system: str, code: str) -> tuple[str, str]:

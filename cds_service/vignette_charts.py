@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from cds_service.errors import ContentError
-from cds_service.terminology import ATC, RXNORM
-from cds_service.vignette_rows import SYSTEMS
+from cds_service.terminology import ATC, RXNORM, SYSTEMS
+from cds_service.vignette_rows import Vignette
 
 Json = dict[str, Any]
 Item = Mapping[str, Any]
@@ -43,12 +43,12 @@ class Chart:
         measures: Mapping[str, MeasureCode],
         orders: Mapping[str, OrderCode],
         moved: Callable[[str | None], str | None],
-        row: str,
+        vignette: Vignette,
     ) -> None:
         self._measures = measures
         self._orders = orders
         self._moved = moved
-        self._row = row
+        self._vignette = vignette
         self._count = 0
 
     def resource(self, kind: str, item: Item) -> Json:
@@ -63,7 +63,7 @@ class Chart:
         if "order" not in item:
             return _concept(item)
         if item["order"] not in self._orders:
-            raise unknown(self._row, "order", item["order"], self._orders)
+            raise unknown(self._vignette, "order", item["order"], self._orders)
         order = self._orders[item["order"]]
         return {"coding": [{"system": order.system, "code": order.code}]}
 
@@ -71,7 +71,7 @@ class Chart:
         if "measure" not in item:
             return _concept({**item, "text": item.get("name")})
         if item["measure"] not in self._measures:
-            raise unknown(self._row, "measure", item["measure"], self._measures)
+            raise unknown(self._vignette, "measure", item["measure"], self._measures)
         measure = self._measures[item["measure"]]
         coding: Json = {"system": measure.system, "code": measure.code}
         if "code" in item:
@@ -215,11 +215,11 @@ def _encounter_types(item: Item) -> list[Json]:
     return [*words, *([_concept(item)] if "code" in item else [])]
 
 
-def unknown(row: str, what: str, name: str, known: Mapping[str, object]) -> ContentError:
+def unknown(vignette: Vignette, what: str, name: str, known: Mapping[str, object]) -> ContentError:
     """The complaint that a row names something the service does not have."""
     names = ", ".join(sorted(known))
     why = f'{what} "{name}" is not one of: {names}'
-    return ContentError("vignettes.toml", f"vignette {row}", why)
+    return ContentError(vignette.file, f"vignette {vignette.id}", why)
 
 
 def _without_nones(**members: Any) -> Json:

@@ -10,17 +10,8 @@ from typing import Any
 
 from cds_service.dates import parse_date
 from cds_service.errors import ContentError
-from cds_service.terminology import ATC, ICD_9_CM, ICD_10, ICD_10_CM, LOINC, RXNORM, SNOMED
+from cds_service.terminology import SYSTEMS
 
-SYSTEMS = {
-    "sct": SNOMED,
-    "icd10cm": ICD_10_CM,
-    "icd10": ICD_10,
-    "icd9cm": ICD_9_CM,
-    "loinc": LOINC,
-    "rxnorm": RXNORM,
-    "atc": ATC,
-}
 _EVERY = " subject sent_in status text system code"
 _MEMBERS = {
     "results": "measure value unit unit_code low high range_unit ranges comparator date start time"
@@ -57,7 +48,7 @@ _CHOICES = {
     "comparator": "< <= > >=",
 }
 _LISTS = "expect absent failed incomplete must_not_say"
-_KEYS = f"id says hook patient modes verdicts {_LISTS} {' '.join(_MEMBERS)}"
+_KEYS = f"id says hook patient modes verdicts suggests {_LISTS} {' '.join(_MEMBERS)}"
 _VERDICTS = "fired suppressed not-applicable data-missing data-unusable not-met"
 
 _DAY = r"(?:[+-]\d{1,5}d|\d{4}(?:-\d\d(?:-\d\d)?)?)"
@@ -91,14 +82,19 @@ _EXAMPLES = {
 
 @dataclass(frozen=True, slots=True)
 class Vignette:
-    """One patient and the cards owed; `row` holds patient and items, their shorthand read."""
+    """One patient and the cards owed; `row` holds patient and items, their shorthand read.
 
+    `suggests` gives for topics the codes of the orders that their card suggests, in order.
+    """
+
+    file: str
     id: str
     says: str
     hook: str
     modes: Mapping[str, str]
     expect: tuple[tuple[str, str], ...]
     verdicts: Mapping[str, str]
+    suggests: Mapping[str, tuple[str, ...]]
     must_not_say: tuple[str, ...]
     row: Mapping[str, Any]
 
@@ -108,13 +104,13 @@ def read_vignettes(path: Path) -> list[Vignette]:
     found = _content(path)
     rows = found.get("vignette")
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise ContentError(path.name, "vignette", "must be a list of tables: [[vignette]]")
+        raise ContentError(_name(path), "vignette", "must be a list of tables: [[vignette]]")
     vignettes: list[Vignette] = []
     seen: set[str] = set()
     for number, row in enumerate(rows, start=1):
-        vignette = _Reader(path.name, f"vignette {row.get('id', number)}").vignette(row)
+        vignette = _Reader(_name(path), f"vignette {row.get('id', number)}").vignette(row)
         if vignette.id in seen:
-            raise ContentError(path.name, f"vignette {vignette.id}", "the id occurs twice")
+            raise ContentError(_name(path), f"vignette {vignette.id}", "the id occurs twice")
         seen.add(vignette.id)
         vignettes.append(vignette)
     return vignettes
@@ -127,15 +123,20 @@ def read_as_of(path: Path) -> date:
     return as_of
 
 
+def _name(path: Path) -> str:
+    """The file with its folder: each family has one."""
+    return f"{path.parent.name}/{path.name}"
+
+
 def _content(path: Path) -> dict[str, Any]:
     try:
         found = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
-        raise ContentError(path.name, "", f"cannot be read as TOML: {error}") from error
+        raise ContentError(_name(path), "", f"cannot be read as TOML: {error}") from error
     if type(found.get("as_of")) is not date:
-        raise ContentError(path.name, "as_of", "must be a day, as in as_of = 2026-01-15")
+        raise ContentError(_name(path), "as_of", "must be a day, as in as_of = 2026-01-15")
     for key in found.keys() - {"as_of", "vignette"}:
-        raise ContentError(path.name, key, "is unknown; allowed: as_of, [[vignette]]")
+        raise ContentError(_name(path), key, "is unknown; allowed: as_of, [[vignette]]")
     return found
 
 
@@ -175,12 +176,14 @@ class _Reader:
         items = {kind: self._items(row, kind) for kind in _MEMBERS}
         lists = {key: self._strings(row, key) for key in ("absent", "failed", "incomplete")}
         return Vignette(
+            file=self.file,
             id=self._string(row, "id"),
             says=self._string(row, "says"),
             hook=self._one_of("hook", self._string(row, "hook", "patient-view"), "patient-view"),
             modes=self._modes(row.get("modes", {})),
             expect=tuple(self._expected(text) for text in self._strings(row, "expect")),
             verdicts=self._verdicts(row.get("verdicts", {})),
+            suggests=self._suggests(row.get("suggests", {})),
             must_not_say=self._strings(row, "must_not_say"),
             row={"patient": self._patient(self._string(row, "patient")), **items, **lists},
         )
@@ -199,6 +202,11 @@ class _Reader:
             if not re.fullmatch(r"suppressed by \S.*", str(verdict)):
                 self._one_of("verdicts", str(verdict), _VERDICTS)
         return dict(value)
+
+    def _suggests(self, value: object) -> dict[str, tuple[str, ...]]:
+        if not isinstance(value, dict):
+            raise self._wrong("suggests", "must be a table of topic = list of codes")
+        return {topic: self._strings({"suggests": x}, "suggests") for topic, x in value.items()}
 
     def _expected(self, text: str) -> tuple[str, str]:
         words = text.split(" ")

@@ -72,12 +72,12 @@ class RequestBuilder:
         """
         row = vignette.row
         calendar = _Calendar(as_of, today)
-        chart = Chart(self._measures, self._orders, calendar.moved, vignette.id)
+        chart = Chart(self._measures, self._orders, calendar.moved, vignette)
         items = [(kind, item) for kind in KINDS for item in row[kind]]
         named = [item["sent_in"] for _, item in items if "sent_in" in item]
         for name in (*row["absent"], *row["failed"], *row["incomplete"], *named):
             if name not in self._keys:
-                raise unknown(vignette.id, "prefetch key", name, self._keys)
+                raise unknown(vignette, "prefetch key", name, self._keys)
         sent = [(item.get("sent_in"), chart.resource(kind, item)) for kind, item in items]
         sent.insert(0, (None, _patient(row["patient"], calendar)))
         return {

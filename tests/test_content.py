@@ -141,7 +141,10 @@ MISTAKES = [
     ("service", r"codes *= \[\"obs-alp-total\"\]", 'codes = ["obs-ap"]', "alp.codes.*obs-ap"),
     ("service", r"codes = \[\"obs-\*\"\]", 'codes = ["lab-*"]', "labs.codes.*lab-"),
     ("service", r"except_codes = \[.*\]", 'except_codes = ["obs-ap"]', "labs.except_codes.*obs-ap"),
-    ("vignette_names", r"obs-sflc-kappa", "obs-kappa", "kappa.*obs-kappa"),
+    ("vignette_names", r"loinc 36916-5", "36916-5", "results.kappa.*36916-5"),
+    ("vignette_names", r"loinc 36916-5", "loincs 36916-5", "results.kappa.*loincs"),
+    ("vignette_names", r"(ggt  .*)loinc 2324-2", r"\1loinc 2324-2 GGT", "results.ggt.*GGT"),
+    ("vignette_names", r"(25ohd .*)loinc ", r"\1", "orders.25ohd"),
     ("intervals", r"\npotassium ", "\nkalium ", "kalium"),
     # an order that is not there, or computes
     ("orders", r"\Z", "\n[marrow]\n", "marrow"),
@@ -198,8 +201,8 @@ MISTAKES = [
     # words
     ("card", r"(summary .*\()", r"\1as the hospital's laboratory printed it: ", "summary.*139"),
     ("card", r"(summary .*)\{val\}", r"\1{value}", "summary.*value"),
-    ("card", r"(why  .*)\.\"", r'\1 {value}."', "variant.*value"),
-    ("card", r"(consider = \")", r"\1{value} ", "variant.*value"),
+    ("card", r"(why  .*)\.\"", r'\1 {value}."', "why.*value"),
+    ("card", r"(consider = \")", r"\1{value} ", "consider.*value"),
     ("card", r"(contrary = \")", r"\1{value} ", "contrary.*value"),
     ("card", r"(limits   = \")", r"\1{value} ", "limits.*value"),
     ("words", r"\{date\} could", "{value} could", "newer_unreadable.*value"),
@@ -324,6 +327,45 @@ def test_what_is_not_valid_fhir_is_refused_before_it_is_sent(
     with pytest.raises(ContentError) as refused:
         check_outgoing(load_content(folder))
     assert refused.value.file == FILES[name]
+
+
+def test_all_the_keys_that_a_table_lacks_are_named_at_once(folder: Path) -> None:
+    for name in ("funding  ", "race  ", "sex  "):
+        edit(folder, FILES["service"], rf"\n{name}.*", "")
+    error = refusal(folder)
+    assert (error.key, error.why) == ("source.attributes", "lacks funding, race, sex")
+    edit(folder, FILES["service"], r"title    = .*\n", "")
+    edit(folder, FILES["service"], r"query    = .*\n", "")
+    assert "lacks title, query" in str(refusal(folder))
+
+
+def test_an_order_with_a_template_and_no_table_is_said_to_need_the_table(folder: Path) -> None:
+    edit(folder, FILES["card"], r"orders .*", 'orders = ["ceruloplasmin"]')
+    why = refusal(folder).why
+    assert "a table [ceruloplasmin]" in why and "template is in shared/orders/ already" in why
+    edit(folder, FILES["card"], r"ceruloplasmin", "marrow")
+    assert "a template shared/orders/marrow.json and a table [marrow]" in refusal(folder).why
+
+
+def test_words_that_do_not_fit_are_named_where_they_stand(folder: Path) -> None:
+    long = "x" * 140
+    edit(folder, FILES["card"], r"summary .*", f'summary = "{long}"')
+    assert refusal(folder).key == "summary"
+    edit(folder, FILES["card"], r"\[variant.older\]", f'[variant.older]\nsummary = "{long}"')
+    assert refusal(folder).key == "variant.older.summary"
+
+
+@pytest.mark.parametrize(("name", "is_refused"), [("spare", True), (".idea", False)])
+def test_a_folder_that_is_no_family_is_not_passed_over(
+    folder: Path, name: str, is_refused: bool
+) -> None:
+    (folder / name).mkdir()
+    (folder / "__pycache__").mkdir()
+    if is_refused:
+        error = refusal(folder)
+        assert error.file == "spare/" and "no service.toml" in error.why
+    else:
+        load_content(folder)
 
 
 # -- the hash ----------------------------------------------------------------------------------

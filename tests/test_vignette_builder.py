@@ -466,6 +466,8 @@ ERRORS = [
     ('modes = { a = "maybe" }', "modes", '"maybe" is not one of: on, shadow, off'),
     ('verdicts = { a = "fine" }', "verdicts", '"fine" is not one of: fired'),
     ("verdicts = 3", "verdicts", "must be a table"),
+    ("suggests = 3", "suggests", "must be a table"),
+    ('suggests = { a = "1" }', "suggests", "must be a list of texts"),
     ('absent = "labs"', "absent", "must be a list of texts"),
     ("must_not_say = [1]", "must_not_say", "must be a list of texts"),
     ("results = 3", "results", "must be a list"),
@@ -498,7 +500,7 @@ ERRORS = [
 def test_a_wrong_row_is_refused_with_file_key_and_sentence(row: str, key: str, why: str) -> None:
     with pytest.raises(ContentError) as refused:
         vignette(row)
-    assert refused.value.file == "vignettes.toml"
+    assert refused.value.file.endswith("/vignettes.toml")
     assert refused.value.key == f"vignette A: {key}"
     assert why in refused.value.why
 
