@@ -251,6 +251,9 @@ def suggested() -> dict[str, set[str]]:
     return found
 
 
+WITHOUT_ORDERS = {"antiresorptiveWithHypophosphatasia", "lyticLesionAbnormalMyelomaScreen"}
+
+
 @pytest.mark.parametrize("topic", sorted(load_content(HOOKS).topics()))
 def test_every_order_that_a_card_offers_is_named_by_its_code_in_some_row(topic: str) -> None:
     offered = {
@@ -258,5 +261,5 @@ def test_every_order_that_a_card_offers_is_named_by_its_code_in_some_row(topic: 
         for order in topic_pages(load_content(HOOKS))[topic].orders
         for coding in order.codings
     }
-    assert offered
+    assert offered or topic in WITHOUT_ORDERS
     assert {x: y for x, y in offered.items() if x not in suggested().get(topic, set())} == {}
