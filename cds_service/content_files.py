@@ -26,6 +26,7 @@ class LimitRow(Strict):
     value: Decimal
     unit: str
     says: str
+    about: str = ""
 
 
 class MeasureRow(Strict):
@@ -128,6 +129,7 @@ class Variant(Strict):
     """The words for one situation; what it does not say, the card says for it."""
 
     indicator: Indicator
+    when: str = ""
     summary: str = ""
     why: str = ""
     consider: str = ""
