@@ -75,7 +75,7 @@ class TopicReading:
 
     def _numbers(self, asked: Asked) -> Iterator[str]:
         """What a question compares with itself; what it hands to those behind it, they say."""
-        handed = {name for x in asked.behind for name in x.names}
+        handed = {name for x in asked.behind for name in (*x.names, *x.limits)}
         rows = {**self.content.limits, **self.family.limits}
         for name in asked.limits:
             if name not in handed and name in rows:
