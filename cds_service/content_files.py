@@ -29,6 +29,7 @@ class LimitRow(Strict):
     value: Decimal
     unit: str
     says: str
+    about: str = ""
 
 
 class MeasureRow(Strict):
@@ -131,6 +132,7 @@ class Variant(Strict):
     """The words for one situation; what it does not say, the card says for it."""
 
     indicator: Indicator
+    when: str = ""
     summary: str = ""
     why: str = ""
     consider: str = ""

@@ -3,7 +3,7 @@ and orders a rule and all it calls name.
 """
 
 import ast
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -119,14 +119,25 @@ class Library:
             module = self._modules[where]
         return module, module.definitions[name]
 
-    def _reached(self, rule: Definition) -> Iterator[Definition]:
-        """The rule and every definition of the content that it rests on, each once."""
+    def limits_in(
+        self, definition: Definition, is_apart: Callable[[ast.AST], bool]
+    ) -> tuple[str, ...]:
+        """The limits that a definition names, itself or through others that do not stand apart."""
+        reached = self._reached(definition, is_apart)
+        return unique(name for x in reached for name in self._names(*x).limits)
+
+    def _reached(
+        self, rule: Definition, is_apart: Callable[[ast.AST], bool] = lambda _: False
+    ) -> Iterator[Definition]:
+        """The rule and every definition of the content that it rests on, each once, but for those
+        that stand apart.
+        """
         waiting, seen = [rule], {id(rule[1])}
         while waiting:
             definition = waiting.pop(0)
             yield definition
             for other in self._names(*definition).rests_on:
-                if id(other[1]) not in seen:
+                if id(other[1]) not in seen and not is_apart(other[1]):
                     seen.add(id(other[1]))
                     waiting.append(other)
 

@@ -30,7 +30,8 @@ class Asked:
 
     `ends` is the answer that ends the rule, by itself only if `alone`; `goes_on` says that an
     unknown answer does not end it; `defers`, that a yes holds the card back; `behind` are the
-    questions it consists of, when there are several.
+    questions it consists of, when there is more to it than one, and `limits` what it compares with
+    itself.
     """
 
     kind: Kind = "question"
@@ -41,6 +42,7 @@ class Asked:
     goes_on: bool = False
     defers: bool = False
     behind: tuple["Asked", ...] = ()
+    limits: tuple[str, ...] = ()
 
 
 def questions_of(library: Library, rule: RuleCode) -> tuple[Asked, ...]:
@@ -132,14 +134,16 @@ class _Reading:
         if found is None or (kind := _kind(found[1])) is None:
             return
         module, function = found
-        asked = _without_repeats(_Reading(self.library, module)._parts(function))
-        behind = tuple(x for x in asked if x.kind != "finding") if kind != "finding" else ()
+        asked = tuple(_without_repeats(_Reading(self.library, module)._parts(function)))
+        behind = asked if kind != "finding" else ()
+        limits = self.library.limits_in(found, lambda x: _kind(x) is not None)
         yield replace(
             like,
             kind=kind,
             text=what_it_says(function),
             names=names,
             behind=behind if len(behind) > 1 else (),
+            limits=limits if kind != "finding" else (),
         )
 
 

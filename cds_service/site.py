@@ -14,7 +14,7 @@ from cds_service.content_files import Mode, SiteCoding, SiteFile, read_toml
 from cds_service.errors import ContentError, did_you_mean
 from cds_service.orders import OrderTemplate
 from cds_service.quantity import Quantity
-from cds_service.terminology import ValueSet, local_text, plain_code, same_system
+from cds_service.terminology import Listed, ValueSet, local_text, plain_code, same_system
 
 
 class Site:
@@ -59,8 +59,19 @@ class Site:
         patterns = [rf"(?<!\w){re.escape(x)}(?!\w)" for x in sorted(texts)]
         patterns += [shipped.text.pattern] if shipped.text is not None else []
         text = re.compile("|".join(f"(?:{x})" for x in patterns), re.I) if patterns else None
+        own = [
+            Listed("code", same_system(x.system), x.code, x.display)
+            for x in row.codings
+            if _local_code(x) not in shipped.codes
+        ]
         codes |= shipped.codes
-        return replace(shipped, codes=frozenset(codes), text=text, local_texts=texts)
+        return replace(
+            shipped,
+            codes=frozenset(codes),
+            text=text,
+            local_texts=texts,
+            listed=(*own, *shipped.listed),
+        )
 
     def order(self, order: OrderTemplate) -> OrderTemplate:
         """The order with the site's label and codings."""

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Literal
 
 from cds_service.errors import ContentError
 from cds_service.fhir_files import FilterFile, IncludeFile, ValueSetFile
@@ -95,6 +96,17 @@ class Negation:
 
 
 @dataclass(frozen=True, slots=True)
+class Listed:
+    """One line of a value set as its file has it: a code, or a prefix or pattern of codes."""
+
+    kind: Literal["code", "prefix", "pattern"]
+    system: str
+    code: str
+    display: str = ""
+    excluded: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class ValueSet:
     """One set: codes, ICD or ATC prefixes, and a pattern for text; `excluded` ends the matching."""
 
@@ -110,6 +122,7 @@ class ValueSet:
     looks_like: re.Pattern[str] | None = None
     not_a_cue: str = ""
     local_texts: frozenset[str] = frozenset()
+    listed: tuple[Listed, ...] = ()
 
     def excludes(self, system: str, code: str) -> bool:
         """Whether a coding ends the matching, whatever its text says."""
@@ -159,7 +172,23 @@ def value_set_of(file: str, found: ValueSetFile) -> ValueSet:
         text=_pattern(file, "text-pattern", extensions.get(TEXT_PATTERN)),
         looks_like=_pattern(file, "looks-like", extensions.get(LOOKS_LIKE)),
         not_a_cue=extensions.get(NOT_A_CUE) or "",
+        listed=(
+            *_listed(found.compose.include),
+            *(Listed("code", same_system(x.system), x.code) for x in found.expansion.contains),
+            *_listed(found.compose.exclude, excluded=True),
+        ),
     )
+
+
+def _listed(parts: Iterable[IncludeFile], *, excluded: bool = False) -> Iterator[Listed]:
+    for part in parts:
+        system = same_system(part.system)
+        for one in part.concept:
+            yield Listed("code", system, one.code, one.display, excluded)
+        for rule in part.filter:
+            yield Listed(
+                "prefix" if rule.op == "is-a" else "pattern", system, rule.value, "", excluded
+            )
 
 
 def _code(system: str, code: str) -> tuple[str, str]:

@@ -13,9 +13,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from cds_service.content import Content
 from cds_service.quantity import Quantity
-from cds_service.terminology import ATC, LOINC, RXNORM, SNOMED
+from cds_service.terminology import ATC, ICD_9_CM, ICD_10, ICD_10_CM, LOINC, RXNORM, SNOMED
 from cds_service.topic_reading import in_words
-from cds_service.topic_shape import Number, Published
+from cds_service.topic_shape import Number, Published, SetUsed
 from cds_service.topics import topic_list, topic_pages
 
 _HERE = Path(__file__).resolve().parent
@@ -33,7 +33,15 @@ HEADERS: Mapping[str, str] = {
     "Referrer-Policy": "no-referrer",
 }
 HTML = "text/html"
-_SYSTEMS = {LOINC: "LOINC", SNOMED: "SNOMED CT", ATC: "ATC", RXNORM: "RxNorm"}
+_SYSTEMS = {
+    LOINC: "LOINC",
+    SNOMED: "SNOMED CT",
+    ATC: "ATC",
+    RXNORM: "RxNorm",
+    ICD_10_CM: "ICD-10-CM",
+    ICD_10: "ICD-10",
+    ICD_9_CM: "ICD-9-CM",
+}
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
 
@@ -78,6 +86,7 @@ def _environment(prefix: str) -> Environment:
     environment.globals["prefix"] = prefix
     environment.filters |= {
         "amount": _amount,
+        "counted": _counted,
         "parts": lambda text: list(_parts(text)),
         "system": lambda system: _SYSTEMS.get(system, system),
         "sentence": _sentence,
@@ -94,6 +103,15 @@ def _page(
 
 def _amount(value: Number, unit: str) -> str:
     return in_words(Quantity(Decimal(str(value)), unit))
+
+
+def _counted(used: SetUsed) -> str:
+    """How much a set holds: "1 code", "3 codes, 2 groups of codes, words"."""
+    counts = ((used.codes, "code", "codes"), (used.groups, "group of codes", "groups of codes"))
+    said = [f"{n} {one if n == 1 else many}" for n, one, many in counts if n]
+    if used.text_is_read:
+        said.append("words" if said else "words only")
+    return ", ".join(said)
 
 
 def _parts(text: str) -> Iterator[tuple[str, bool]]:

@@ -19,6 +19,7 @@ from cds_service.topic_shape import (
     Number,
     OrderOffered,
     QuestionAsked,
+    SetMember,
     SetUsed,
 )
 
@@ -69,7 +70,17 @@ class TopicReading:
             unknown="goes-on" if asked.goes_on else "ends",
             defers=asked.defers,
             behind=[self._question(x) for x in asked.behind],
+            numbers=[*self._numbers(asked)],
         )
+
+    def _numbers(self, asked: Asked) -> Iterator[str]:
+        """What a question compares with itself; what it hands to those behind it, they say."""
+        handed = {name for x in asked.behind for name in (*x.names, *x.limits)}
+        rows = {**self.content.limits, **self.family.limits}
+        for name in asked.limits:
+            if name not in handed and name in rows:
+                here = self.family.knowledge.limits.values[name]
+                yield f"{rows[name].says}: {in_words(here)}"
 
     def _filled(self, asked: Asked) -> str:
         """The question with its limits and titles, "…" for what its source does not name."""
@@ -95,13 +106,16 @@ class TopicReading:
         read = {*self.code.limits, *starts, *(READ_HERE if self._order_names() else ())}
         here = self.family.knowledge.limits.values
         for rows in (self.family.limits, self.content.limits):
+            about = ""
             for name, row in rows.items():
+                about = row.about or about
                 if name in read:
                     yield LimitRead(
                         name=name,
                         value=number(here[name].value),
                         unit=row.unit,
                         says=row.says,
+                        about=about,
                         shipped=number(row.value) if name in self.content.site.limits else None,
                         own=rows is self.family.limits,
                     )
@@ -128,6 +142,10 @@ class TopicReading:
                 codes=len(one.codes),
                 groups=len(one.prefixes) + len(one.patterns),
                 text_is_read=one.text is not None,
+                text=one.text.pattern if one.text is not None else "",
+                members=[
+                    SetMember(x.kind, x.system, x.code, x.display, x.excluded) for x in one.listed
+                ],
                 shipped=self.shipped.get(f"codes.{name}", ""),
             )
 

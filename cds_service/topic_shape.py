@@ -21,9 +21,12 @@ class ModeHere(Published):
 
 
 class Situation(Published):
-    """The words for one variant; {names} stand for what the chart fills in."""
+    """The words for one variant, and when they are said; {names} stand for what the chart fills
+    in.
+    """
 
     name: str
+    when: str
     indicator: str
     summary: str
     why: str
@@ -35,6 +38,7 @@ class QuestionAsked(Published):
 
     `alone` is false when it ends the rule only together with others. An `unknown` answer "ends"
     the rule as data-missing or "goes-on". A yes to one that `defers` holds the card back.
+    `behind` are the questions it consists of, `numbers` what it compares with itself.
     """
 
     text: str
@@ -45,15 +49,19 @@ class QuestionAsked(Published):
     unknown: str
     defers: bool
     behind: list["QuestionAsked"]
+    numbers: list[str]
 
 
 class LimitRead(Published):
-    """One number; `shipped` is None unless a site changed it, `own` is false for shared ones."""
+    """One number; `shipped` is None unless a site changed it, `own` is false for shared ones, and
+    `about` is what a group of them belongs to.
+    """
 
     name: str
     value: Number
     unit: str
     says: str
+    about: str
     shipped: Number | None
     own: bool
 
@@ -79,9 +87,21 @@ class MeasureRead(Published):
     intervals: list[IntervalRead]
 
 
+class SetMember(Published):
+    """One line of a value set: a `code`, or a `prefix` or `pattern` of codes; one that is excluded
+    ends the matching.
+    """
+
+    kind: str
+    system: str
+    code: str
+    display: str
+    excluded: bool
+
+
 class SetUsed(Published):
-    """One value set; `groups` counts prefixes and patterns of codes, `shipped` is "" unless a site
-    added to it.
+    """One value set; `groups` counts prefixes and patterns of codes, `text` is the pattern by which
+    words count when no code decides ("": none do), `shipped` is "" unless a site added to it.
     """
 
     id: str
@@ -89,6 +109,8 @@ class SetUsed(Published):
     codes: int
     groups: int
     text_is_read: bool
+    text: str
+    members: list[SetMember]
     shipped: str
 
 

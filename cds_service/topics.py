@@ -127,6 +127,7 @@ class _Writer:
         for name, variant in card.variant.items():
             yield Situation(
                 name=name,
+                when=variant.when or name.replace("-", " "),
                 indicator=variant.indicator,
                 summary=variant.summary or card.summary,
                 why=variant.why or card.why,

@@ -126,7 +126,7 @@ MISTAKES = [
     ("intervals", r"\"0 d to 15 d\"", '"newborn"', "alp.*newborn|alp.ages"),
     ("intervals", r"sex = \"male\"", 'sex = "boy"', "sex.*boy"),
     ("card", r"mode .*", 'mode = "loud"', "mode.*loud"),
-    ("card", r"(older\]\n)indicator = \"info\"", r'\1indicator = "urgent"', "older.*urgent"),
+    ("card", r"(older\]\nwhen.*\n)indicator = .*", r'\1indicator = "urgent"', "older.*urgent"),
     ("card", r"older  = \"about 30 days\"", "older = 30", "interval.older"),
     ("card", r"title .*", 'title = ""', "title"),
     ("override_reasons", r"(later\]\ndisplay = ).*", r'\1""', "later.display"),
