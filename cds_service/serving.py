@@ -15,9 +15,9 @@ from cds_service.app import create_app
 from cds_service.config import fixtures_dir, read_settings
 from cds_service.fhir_endpoint import FhirEndpoint, load_patients
 
-THREADS = (
-    8  # a worker waits for FHIR servers in threads; more would only compete for the interpreter
-)
+# A worker's threads. One is taken for as long as a caller takes to send a body, so there are more
+# than calls are answered at once (app.AT_ONCE); those that idle end by themselves.
+THREADS = 64
 
 
 def application() -> Flask:
