@@ -7,6 +7,7 @@ import re
 import traceback
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
+from threading import Semaphore
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -35,6 +36,7 @@ from cds_service.loading import load_content
 from cds_service.topic_pages import HEADERS, HTML, Page, Pages, rendered
 
 JSON = "application/json"
+AT_ONCE = 8  # calls, once their body is there; more would only compete for the interpreter
 _MEDIA_TYPES = ("application/json", "application/fhir+json")
 _LOOPBACK = re.compile(r"(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d{1,5})?\Z", re.IGNORECASE)
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
@@ -166,6 +168,7 @@ def _json(answer: object, status: int = 200) -> Response:
 def _add_services(app: Flask, settings: Settings, answering: Answering) -> None:
     listed = msgspec.json.encode(discovery(answering.content))
     described = msgspec.json.encode(openapi.document(answering.content))
+    turn = Semaphore(AT_ONCE)
 
     @app.get("/cds-services")
     def discover() -> Response:
@@ -174,12 +177,16 @@ def _add_services(app: Flask, settings: Settings, answering: Answering) -> None:
     @app.post("/cds-services/<service_id>")
     def call(service_id: str) -> Response:
         answering.service(service_id)
-        return _json(answering.cards(service_id, _body(settings.max_body_bytes)))
+        body = _body(settings.max_body_bytes)
+        with turn:
+            return _json(answering.cards(service_id, body))
 
     @app.post("/explain/<service_id>")
     def explain(service_id: str) -> Response:
         answering.service(service_id)
-        return _json(answering.explain(service_id, _body(settings.max_body_bytes)))
+        body = _body(settings.max_body_bytes)
+        with turn:
+            return _json(answering.explain(service_id, body))
 
     @app.get("/openapi.json")
     def describe() -> Response:

@@ -24,9 +24,9 @@ from cds_service.config import fixtures_dir, read_settings
 from cds_service.errors import CannotServe
 from cds_service.fhir_endpoint import FhirEndpoint, load_patients
 
-THREADS = (
-    8  # a worker waits for FHIR servers in threads; more would only compete for the interpreter
-)
+# A worker's threads. One is taken for as long as a caller takes to send a body, so there are more
+# than calls are answered at once (app.AT_ONCE); those that idle end by themselves.
+THREADS = 64
 SECONDS_TO_END = 8  # a worker may miss the signal while it starts; shorter than `demo` waits
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _NOT_HERE = (EADDRNOTAVAIL, EAFNOSUPPORT)  # a machine without IPv6

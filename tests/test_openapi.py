@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from copy import deepcopy
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from werkzeug.test import TestResponse
 
 from cds_service.app import create_app
 from cds_service.config import Settings
+from cds_service.loading import load_content
 from tests.broken_requests import BROKEN, Broken
 from tests.exchanges import (
     EXCHANGES,
@@ -216,6 +218,16 @@ def test_a_server_that_knows_its_address_names_the_page_of_a_topic_as_described(
 
     page = "https://cds.example.org/topics/lowAlpPersistent"
     assert found["cards"][0]["source"]["url"] == page
+
+
+def test_a_card_without_suggestions_is_as_described(document: Json, tmp_path: Path) -> None:
+    site = tmp_path / "site.toml"
+    names = sorted(load_content(Settings().hooks_dir).orders)
+    site.write_text("[orders]\n" + "".join(f"{name} = false\n" for name in names), "utf-8")
+    client = create_app(Settings(open=True, site_file=site), now=now).test_client()
+    found = check(document, send(client, request()), SERVICE)
+
+    assert not {"suggestions", "selectionBehavior"} & set(found["cards"][0])
 
 
 def test_discovery_and_the_pages_are_as_described(client: FlaskClient, document: Json) -> None:
