@@ -137,19 +137,24 @@ class Result(Entry):
 
     @property
     def is_normal(self) -> bool:
-        """Whether it is flagged normal, or its number lies inside its own printed range."""
-        return self.flagged_normal or self._is_inside is True
+        """Whether it is flagged normal or inside its own printed range, and not abnormal."""
+        return not self.is_abnormal and (self.flagged_normal or self._is_inside is True)
 
     @property
     def _is_inside(self) -> bool | None:
-        """Whether the number lies inside its range in the same unit; None when that is open."""
+        """Whether the number lies inside its normal range in the same unit, the widest of several;
+        None when that is open.
+        """
         amount = self.resource.value_quantity
         number = finite_number(amount.value) if amount is not None else None
-        if amount is None or number is None or not self.resource.reference_range:
+        if amount is None or number is None:
             return None
-        printed = self.resource.reference_range[0]
+        ranges = [x for x in self.resource.reference_range if _is_normal_range(x)]
+        lows = [x for one in ranges if (x := _same_unit(one.low, amount)) is not None]
+        highs = [x for one in ranges if (x := _same_unit(one.high, amount)) is not None]
         value = Quantity(number, "", amount.comparator or "")
-        low, high = _same_unit(printed.low, amount), _same_unit(printed.high, amount)
+        low = min(lows, key=lambda x: x.value, default=None)
+        high = max(highs, key=lambda x: x.value, default=None)
         if low is None and high is None:
             return None
         below = value.below(low) if low is not None else False
