@@ -7,6 +7,7 @@ import re
 import traceback
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
+from functools import cache
 from threading import Semaphore
 from typing import Any
 from urllib.parse import urlsplit
@@ -82,7 +83,7 @@ def create_app(
     app.wsgi_app = _OneSlash(app.wsgi_app)  # type: ignore[method-assign]
     _add_guards(app, settings)
     _add_services(app, settings, answering)
-    _add_topics(app, rendered(content, urlsplit(settings.public_url).path))
+    _add_topics(app, content, urlsplit(settings.public_url).path)
     _add_health(app, content)
     if demo is not None:
         _add_fhir(app, demo)
@@ -211,21 +212,26 @@ def _body(limit: int) -> bytes:
     return body
 
 
-def _add_topics(app: Flask, pages: Pages) -> None:
+def _add_topics(app: Flask, content: Content, prefix: str) -> None:
+    @cache
+    def pages() -> Pages:
+        """All pages, rendered for the first who asks: that takes longer than the start."""
+        return rendered(content, prefix)
+
     @app.get("/topics")
     def list_topics() -> Response:
-        return _page(pages.listing)
+        return _page(pages().listing)
 
     @app.get("/topics/<code>")
     def show_topic(code: str) -> Response:
-        page = pages.topics.get(code)
+        page = pages().topics.get(code)
         if page is None:
             raise UnknownTopic("No such topic.")
         return _page(page)
 
     @app.get("/static/topics.css")
     def style() -> Response:
-        return Response(pages.style, mimetype="text/css", headers=HEADERS)
+        return Response(pages().style, mimetype="text/css", headers=HEADERS)
 
 
 def _page(page: Page) -> Response:

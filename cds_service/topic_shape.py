@@ -33,6 +33,13 @@ class Situation(Published):
     consider: str
 
 
+class Filling(Published):
+    """What the chart may fill in for a name: one of these words."""
+
+    name: str
+    words: list[str]
+
+
 class QuestionAsked(Published):
     """One question; `ends` is the answer that ends the rule, `verdict` what it then is.
 
@@ -201,6 +208,7 @@ class TopicPage(Published):
     services: list[str]
     mode: ModeHere
     situations: list[Situation]
+    fillings: list[Filling]
     questions: list[QuestionAsked]
     limits: list[LimitRead]
     measures: list[MeasureRead]

@@ -2,6 +2,7 @@
 patient, no clock.
 """
 
+import re
 from collections.abc import Iterator
 
 from cds_service.content import Content, Family, Topic
@@ -14,6 +15,7 @@ from cds_service.topic_shape import (
     Code,
     ContentVersion,
     Evidence,
+    Filling,
     HeldBack,
     ModeHere,
     Reason,
@@ -36,6 +38,7 @@ _USES = {
     "social_determinants": "Use of social determinants of health",
     "health_status": "Use of health status assessments",
 }
+_PLACEHOLDER = re.compile(r"\{(\w+)\}")
 _REMARKS = {"limits": "Limits of the evidence", "provenance": "Where the topics come from"}
 
 
@@ -102,6 +105,7 @@ class _Writer:
             services=[x.id for x in self.family.services],
             mode=self._mode(),
             situations=[*self._situations()],
+            fillings=[*self._fillings()],
             questions=reading.questions(),
             limits=[*reading.limits()],
             measures=[*reading.measures()],
@@ -133,6 +137,13 @@ class _Writer:
                 why=variant.why or card.why,
                 consider=variant.consider or card.consider,
             )
+
+    def _fillings(self) -> Iterator[Filling]:
+        said = [text for x in self._situations() for text in (x.summary, x.why, x.consider)]
+        for name in unique(_PLACEHOLDER.findall(" ".join(said))):
+            phrases = self.card.phrases.get(name) or self.content.words.phrases.get(name, {})
+            if words := [x for x in phrases.values() if x]:
+                yield Filling(name, words)
 
     def _reasons(self) -> Iterator[Reason]:
         for code in unique((*self.card.override, *self.content.common_reasons)):

@@ -340,10 +340,10 @@ def test_all_the_keys_that_a_table_lacks_are_named_at_once(folder: Path) -> None
 
 
 def test_an_order_with_a_template_and_no_table_is_said_to_need_the_table(folder: Path) -> None:
-    edit(folder, FILES["card"], r"orders .*", 'orders = ["ceruloplasmin"]')
+    edit(folder, FILES["card"], r"orders .*", 'orders = ["wbmri"]')
     why = refusal(folder).why
-    assert "a table [ceruloplasmin]" in why and "template is in shared/orders/ already" in why
-    edit(folder, FILES["card"], r"ceruloplasmin", "marrow")
+    assert "a table [wbmri]" in why and "template is in shared/orders/ already" in why
+    edit(folder, FILES["card"], r"wbmri", "marrow")
     assert "a template shared/orders/marrow.json and a table [marrow]" in refusal(folder).why
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
+from markupsafe import escape
 
 from cds_service.app import create_app
 from cds_service.config import Settings
@@ -41,6 +42,15 @@ def test_a_situation_has_a_heading_in_words_and_not_its_name(topic: str) -> None
     for situation in shown(topic)["situations"]:
         assert situation["when"] != situation["name"].replace("-", " ")
         assert f"<h3>{situation['when']}".replace("'", "&#39;") in html
+
+
+@pytest.mark.parametrize("topic", TOPICS)
+def test_a_name_in_a_card_says_which_words_may_fill_it(topic: str) -> None:
+    html, fillings = page(topic), shown(topic)["fillings"]
+    for filling in fillings:
+        assert all(f"“{escape(x.lstrip(', '))}”" in html for x in filling["words"])
+    names = {"plp_test", "cause", "drugs"} if topic == "lowAlpPersistent" else set()
+    assert names <= {x["name"] for x in fillings}
 
 
 @pytest.mark.parametrize("topic", TOPICS)
