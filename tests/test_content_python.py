@@ -13,6 +13,7 @@ from cds_service.loading import load_content
 from tests.loopback import ended
 
 HOOKS = Path(__file__).resolve().parents[1] / "hooks"
+LYTIC = "alp_review/rules/lytic_lesion.py"
 RULE = "alp_review/rules/low_alp.py"
 LESION = "alp_review/rules/lytic_lesion.py"
 IMPORT = "from hooks.shared import definitions as d"
@@ -50,7 +51,7 @@ TYPOS = [
     (RULE, "not patient.is_of_known_age()", "not patient.is_of_age()", "PatientFacts has no is_of"),
     (CARE, "x.within(window, patient.today", "x.within(window, patient.todya", "no todya"),
     (RULE, "limit.unconfirmed_window", "limit.unconfirmed_windo", '"unconfirmed_windo"'),
-    (RULE, "patient.limit.adult_age", "patient.limit.adultage", '"adultage"'),
+    (LYTIC, "patient.limit.adult_age", "patient.limit.adultage", '"adultage"'),
     (RULE, "not worth_repeating(patient)", "not worth_repeatin(patient)", "worth_repeatin is"),
     ("shared/raised_alp.py", "return judged.high is not", "return judged.hihg is not", "no hihg"),
     # the arguments of a call
@@ -104,7 +105,7 @@ def test_python_that_is_not_text_is_named(folder: Path) -> None:
 
 def test_serve_does_not_start_on_a_typo(folder: Path) -> None:
     edit(folder, RULE, "not d.persistently_low(patient)", "not d.persistently_loww(patient)")
-    result = ended("serve", "--open", "--port", "0", CDS_HOOKS_DIR=str(folder))
+    result = ended("serve", "--open", CDS_HOOKS_DIR=str(folder))
     assert result.returncode == 2
     assert result.stderr.count("\n") == 1 and f"{RULE}: line " in result.stderr
 
