@@ -14,6 +14,8 @@ from typing import Any
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
+from cds_service.fhir_endpoint import FhirEndpoint
+
 Json = dict[str, Any]
 Change = Callable[[Json], object]
 
@@ -223,6 +225,14 @@ def send(
 
 
 JSON = "application/json"
+
+
+def resolved(endpoint: FhirEndpoint, template: str, patient_id: str) -> Any:
+    """What a client finds on its FHIR server under one of discovery's templates."""
+    path, _, query = template.replace("{{context.patientId}}", patient_id).partition("?")
+    status, body = endpoint.answer("GET", path, query)
+    assert status == 200
+    return json.loads(body)
 
 
 # -- whole exchanges -------------------------------------------------------------------------
