@@ -7,7 +7,7 @@ import gzip
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
 from functools import cache, cached_property
@@ -90,12 +90,27 @@ def entries_of(bundle: Json) -> Iterator[Json]:
 
 
 def _stored(bundle: Json) -> Json:
-    """What a FHIR server makes of a Bundle: everything has an id, and nothing stands twice."""
+    """What a FHIR server makes of a Bundle: everything has an id, nothing stands twice, and
+    references lead to where things are now.
+    """
     kept: dict[tuple[str, str], Json] = {}
+    urls: dict[str, str] = {}
     for n, entry in enumerate(entries_of(bundle)):
         resource = {"id": f"stored-{n}", **entry["resource"]}
-        kept[resource["resourceType"], resource["id"]] = {**entry, "resource": resource}
-    return {"entry": list(kept.values())}
+        kept[resource["resourceType"], resource["id"]] = resource
+        urls[entry.get("fullUrl", "")] = f"{resource['resourceType']}/{resource['id']}"
+    return collected(_pointing(resource, urls) for resource in kept.values())
+
+
+def _pointing(value: Any, urls: Mapping[str, str]) -> Any:
+    if isinstance(value, list):
+        return [_pointing(x, urls) for x in value]
+    if not isinstance(value, dict):
+        return value
+    found = {name: _pointing(x, urls) for name, x in value.items()}
+    if isinstance(found.get("reference"), str):
+        found["reference"] = urls.get(found["reference"], found["reference"])
+    return found
 
 
 # -- the patients ------------------------------------------------------------------------------
@@ -192,3 +207,7 @@ class Server:
         for name in names or [x["id"] for x in found if x["resourceType"] == "Patient"]:
             prefetch = {k: resolved(endpoint, x, name) for k, x in self.templates.items()}
             yield ForeignPatient(origin, name, prefetch)
+
+
+def page(server: Server) -> str:
+    return ""
