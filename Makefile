@@ -17,7 +17,7 @@ NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 PACKAGE := import sys; print("python%d.%d-venv" % sys.version_info[:2])
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint check conformance clean
+.PHONY: help demo test lint check conformance verdicts clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile
@@ -38,6 +38,9 @@ check: $(STAMP) ## check the clinical content and run every vignette; ARGS may n
 
 conformance: $(STAMP) ## write docs/conformance.md anew
 	@$(BIN)/python -m tests.conformance
+
+verdicts: $(STAMP) ## write the tables of docs/testing.md anew
+	@$(BIN)/python -m tests.foreign_data
 
 clean: ## remove .venv, builds and caches
 	@rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -334,6 +334,10 @@ EXCHANGES = (
         on_result(0, "valueQuantity.unit", "ukat/L"),
         on_result(0, "valueQuantity.code", "ukat/L"),
     ),
+    _fires(
+        "every ALP as a double prints it",
+        *on_every_alp("valueQuantity.value", 28.429820890253158),
+    ),
     _fires("a unit in words only", on_result(0, "valueQuantity", {"value": 28, "unit": "IU/L"})),
     _fires("the latest ALP as a bound", on_result(0, "valueQuantity", _BELOW_25)),
     _silent(

@@ -5,7 +5,6 @@
 
 import gzip
 import json
-import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -209,5 +208,114 @@ class Server:
             yield ForeignPatient(origin, name, prefetch)
 
 
-def page(server: Server) -> str:
-    return ""
+# -- the page ----------------------------------------------------------------------------------
+
+_FROM, _TO = "<!-- from here on written by make verdicts -->\n", "<!-- up to here -->"
+_ALP = ("low", "lowAlpUnconfirmed"), ("raised", "raisedAlpSourceUnknown")
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A patient on the day of the latest ALP, and why which cards came."""
+
+    patient: ForeignPatient
+    day: date
+    explained: Json
+
+    @property
+    def alps(self) -> list[float]:
+        return [x["valueQuantity"]["value"] for x in _resources(self.patient.prefetch["alp"])]
+
+    @property
+    def cards(self) -> list[str]:
+        return [x["summary"] for x in self.explained["cards"]]
+
+    @property
+    def who(self) -> str:
+        """Sex and age on that day, and whether the patient has died since."""
+        record = self.patient.prefetch["patient"]
+        born = date.fromisoformat(record["birthDate"])
+        age = self.day.year - born.year - ((self.day.month, self.day.day) < (born.month, born.day))
+        sex = {"female": "woman", "male": "man"}[record["gender"]]
+        return f"{sex} of {age}" + (", dead since" if "deceasedDateTime" in record else "")
+
+    def latest(self) -> Json:
+        """The latest ALP with its limits."""
+        [series] = [x for x in self.explained["series"] if x["measure"] == "alp"]
+        found: Json = series["points"][-1]
+        return found
+
+    def reason(self, topic: str) -> str:
+        """Why a topic is silent, and why the latest ALP did not count, if it did not."""
+        [verdict] = [x for x in self.explained["verdicts"] if x["topic"] == topic]
+        reference = self.latest()["reference"]
+        asides = [f" ({why})" for x, why in rejected(verdict["evidence"]) if x == reference]
+        return "".join([verdict["reason"]["text"], *asides])
+
+
+def rejected(asked: Sequence[Json]) -> set[tuple[str, str]]:
+    """The entries that could not be used for an answer, and why."""
+    found = {(x["reference"], x["why"]) for one in asked for x in one["rejected"]}
+    return found.union(*(rejected(one.get("because", [])) for one in asked))
+
+
+def _resources(value: Json) -> list[Json]:
+    return [x["resource"] for x in value.get("entry", [])]
+
+
+def _seen(server: Server) -> Iterator[Seen]:
+    for x in server.synthea:
+        drawn = [y["effectiveDateTime"][:10] for y in _resources(x.prefetch["alp"])]
+        day = date.fromisoformat(max(drawn)) if drawn else x.newest
+        yield Seen(x, day, server.explained(x.body(), day))
+
+
+def page(server: Server, text: str) -> str:
+    """The text of docs/testing.md with the tables that Synthea's patients give."""
+    head, _, rest = text.partition(_FROM)
+    _, _, tail = rest.partition(_TO)
+    return head + _FROM + "\n".join(["", *_tables(server), ""]) + _TO + tail
+
+
+def _tables(server: Server) -> Iterator[str]:
+    seen = list(_seen(server))
+    alps = [x for one in seen for x in one.alps]
+    later = sum(bool(server.explained(x.body(), x.newest)["cards"]) for x in server.synthea)
+    dead = sum("dead" in x.who for x in seen)
+    yield f"* {len(seen)} patients, {dead} of them dead since."
+    have, span = sum(bool(x.alps) for x in seen), f"{min(alps):.0f} to {max(alps):.0f} U/L"
+    yield f"* {have} have an ALP: {len(alps)} results from {span}."
+    spoken = sum(bool(x.cards) for x in seen)
+    yield f"* {spoken} have a card; on the day of the latest entry of any kind, {later or 'none'}.\n"
+    yield f"| topic | {' | '.join(OUTCOMES)} |"
+    yield f"|---|{'---:|' * len(OUTCOMES)}"
+    counts = Counter((v["topic"], v["verdict"]) for x in seen for v in x.explained["verdicts"])
+    for topic in dict.fromkeys(v["topic"] for v in seen[0].explained["verdicts"]):
+        yield f"| `{topic}` | {' | '.join(str(counts[topic, x]) for x in OUTCOMES)} |"
+    yield "\n| cards | patient | day | ALP in U/L, latest first | summary |\n|---|---|---|---|---|"
+    for one in seen:
+        for card in one.explained["cards"]:
+            values = ", ".join(f"{x:.1f}" for x in one.alps[:4])
+            topic = card["source"]["topic"]["code"]
+            yield f"| `{topic}` | {one.who} | {one.day} | {values} | {card['summary']} |"
+    yield "\n| no card, though the ALP is | patient | day | ALP | why |\n|---|---|---|---|---|"
+    for one in seen:
+        yield from _silences(one)
+
+
+def _silences(one: Seen) -> Iterator[str]:
+    """Why an ALP outside its limits makes no card."""
+    at, topics = one.latest(), dict(_ALP)
+    outside = "low" if at["value"] < at["low"] else "raised" if at["value"] > at["high"] else ""
+    if outside and not one.cards:
+        why = one.reason(topics[outside])
+        yield f"| {outside} | {one.who} | {one.day} | {at['value']:.1f} | {why} |"
+
+
+def main() -> None:
+    """Writes the tables anew."""
+    PAGE.write_text(page(Server(), PAGE.read_text("utf-8")), "utf-8")
+
+
+if __name__ == "__main__":
+    main()

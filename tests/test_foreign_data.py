@@ -5,25 +5,19 @@ lost without a word.
 import tomllib
 from collections import Counter
 from collections.abc import Callable
-from copy import deepcopy
 from datetime import date
-from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
 
 from tests.exchanges import (
-    EXPLAIN,
-    RESULTS,
+    FIRES,
     SERVICE,
     TODAY,
     Change,
     Json,
-    add,
     bundle,
     changed,
-    on_every_alp,
-    put,
     send,
 )
 from tests.foreign_data import (
@@ -38,8 +32,9 @@ from tests.foreign_data import (
     entries_of,
     hl7_examples,
     page,
+    rejected,
 )
-from tests.invariants import without_uuids
+from tests.invariants import cards_of, without_uuids
 
 requirement = pytest.mark.requirement
 Whole = Callable[[str], Json]
@@ -139,7 +134,7 @@ def test_a_whole_bundle_answers_what_it_holds_and_412_names_the_rest(
     server: Server, name: str
 ) -> None:
     answer = server.answer(SERVICE, called(patient_of(name), {"their chart": bundles()[name]}))
-    lacking = {"patient"} & ({"patient"} if name in WITHOUT_A_PATIENT else set())
+    lacking = {"patient"} if name in WITHOUT_A_PATIENT else set()
     lacking |= {"alp"} if name not in WITH_ALP else set()
 
     assert answer.status_code == (412 if lacking else 200)
@@ -177,3 +172,152 @@ def test_the_laboratory_reports_of_hl7_are_read_once_there_is_a_patient(
         explained = reviewed(server, body)
 
         assert [x["used"] for x in explained["data"] if x["key"] == "alp"] != [0]
+
+
+# -- strangers in a chart ----------------------------------------------------------------------
+
+
+def with_entry(body: Json, resource: Json) -> Json:
+    """The call with one more resource among its results."""
+    labs = body["prefetch"]["labs"]
+    more = {**labs, "entry": [*labs["entry"], {"resource": resource}]}
+    return {**body, "prefetch": {**body["prefetch"], "labs": more}}
+
+
+def cards(client: FlaskClient, body: Json) -> Json:
+    answer = send(client, body)
+    assert answer.status_code == 200, answer.get_data(as_text=True)
+    found: Json = without_uuids(answer.get_json())
+    return found
+
+
+@requirement("PFD-11", "FVR-03")
+@pytest.mark.parametrize("kind", HL7_TYPES)
+@pytest.mark.parametrize("name", ["low-alp-persistent", "mild-single-rise"])
+def test_an_example_of_hl7_in_a_chart_changes_no_card(
+    client: FlaskClient, whole: Whole, name: str, kind: str
+) -> None:
+    examples = [x for x in hl7_examples() if x["resourceType"] == kind]
+    assert examples
+    body = whole(name)
+    expected = cards(client, body)
+    assert bool(expected["cards"]) == (name == "low-alp-persistent")
+
+    for example in examples:
+        assert cards(client, with_entry(body, example)) == expected, example["id"]
+
+
+@requirement("ERR-08", "FVR-03")
+@pytest.mark.parametrize("kind", [x for x in HL7_TYPES if x != "Patient"])
+def test_an_example_of_hl7_as_the_patient_s_own_is_read(
+    client: FlaskClient, whole: Whole, kind: str
+) -> None:
+    body = whole("low-alp-persistent")
+    for example in [x for x in hl7_examples() if x["resourceType"] == kind]:
+        own = {**example, "subject": {"reference": "Patient/low-alp-persistent"}}
+        cards(client, with_entry(body, own))
+
+
+# -- another service's request, and older FHIR -------------------------------------------------
+
+
+@requirement("PFD-12", "PFD-15")
+def test_a_request_made_for_another_service_lacks_only_what_we_need(server: Server) -> None:
+    answer, explained = server.answer(SERVICE, ahrq_request()), server.explained(ahrq_request())
+
+    assert answer.status_code == explained["status"] == 412
+    said = answer.get_json()["issue"][0]["diagnostics"]
+    assert "alp (" in said and "patient (" not in said
+    had = {x["key"]: x["used"] for x in explained["data"] if x.get("by") == "inferred"}
+    assert had == {"patient": 1, "conditions": 1}
+
+
+@requirement("PFD-15")
+def test_that_request_with_the_empty_answer_to_our_key_is_answered(server: Server) -> None:
+    body = ahrq_request()
+    body["prefetch"]["alp"] = bundle([])
+
+    assert reviewed(server, body)["cards"] == []
+
+
+def results_of(body: Json) -> list[Json]:
+    return [x["resource"] for x in body["prefetch"]["results"]["entry"]]
+
+
+def without_status(body: Json) -> None:
+    for x in results_of(body):
+        del x["status"]
+
+
+def with_units_in_words(body: Json) -> None:
+    for x in results_of(body):
+        x["valueQuantity"] = {"value": x["valueQuantity"]["value"], "unit": "units per litre"}
+
+
+def with_values_in_words(body: Json) -> None:
+    for x in results_of(body):
+        x["valueString"] = f"{x.pop('valueQuantity')['value']} U/L"
+
+
+def with_dates_as_in_dstu1(body: Json) -> None:
+    for x in results_of(body):
+        x["appliesDateTime"] = x.pop("effectiveDateTime")
+
+
+def as_in_dstu2(body: Json) -> None:
+    """Codes and objects where R4 has concepts and lists, other names, and types that went."""
+    for x in results_of(body):
+        x |= {"category": x["category"][0], "comments": "repeated"}
+    for entry in body["prefetch"]["conditions"]["entry"]:
+        x = entry["resource"]
+        x |= {"clinicalStatus": "active", "verificationStatus": "confirmed"}
+        x["patient"], x["dateRecorded"] = x.pop("subject"), x.pop("recordedDate")
+    of_p1 = {"status": "active", "patient": {"reference": "Patient/p1"}}
+    drug = {"medicationCodeableConcept": {"text": "Alendronate 70 mg"}, "dateWritten": "2026-10-01"}
+    orders = [
+        {"resourceType": "MedicationOrder", "id": "m1", **of_p1, **drug},
+        {"resourceType": "DiagnosticOrder", "id": "d1", **of_p1},
+        {"resourceType": "ProcedureRequest", "id": "r1", **of_p1},
+    ]
+    body["prefetch"]["their orders"] = bundle(orders)
+
+
+@requirement("FVR-03", "FVR-05", "ERR-08")
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (without_status, "status not known"),
+        (with_units_in_words, "unit not known"),
+        (with_values_in_words, "no usable number"),
+        (with_dates_as_in_dstu1, "no usable date"),
+    ],
+)
+def test_results_of_another_fhir_version_are_silence_that_says_why(
+    server: Server, change: Change, why: str
+) -> None:
+    explained = reviewed(server, changed(change))
+    [verdict] = [x for x in explained["verdicts"] if x["topic"] == "lowAlpPersistent"]
+
+    assert explained["cards"] == []
+    assert verdict["verdict"] == "data-unusable"
+    assert rejected(verdict["evidence"]) == {(f"Observation/o{n}", why) for n in range(4)}
+
+
+@requirement("FVR-03", "FVR-05")
+def test_what_older_versions_name_otherwise_is_left_aside_and_named(server: Server) -> None:
+    body = changed(as_in_dstu2)
+    explained = reviewed(server, body)
+
+    assert cards_of(explained) == cards_of(reviewed(server, changed())) == FIRES
+    gone = ("MedicationOrder", "DiagnosticOrder", "ProcedureRequest")
+    assert aside(explained) == {x: ["1 of a type that is not read"] for x in gone}
+    noted = {x["why"] for key in explained["data"] for x in key["skipped"] if key["key"] != "*"}
+    assert noted == {"wrong shape, read as absent"}
+
+
+# -- the page ----------------------------------------------------------------------------------
+
+
+def test_the_tables_of_the_page_are_what_synthea_gets(server: Server) -> None:
+    is_current = page(server, PAGE.read_text("utf-8")) == PAGE.read_text("utf-8")
+    assert is_current, "docs/testing.md is out of date; write it anew with: make verdicts"
