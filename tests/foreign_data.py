@@ -211,7 +211,7 @@ class Server:
 # -- the page ----------------------------------------------------------------------------------
 
 _FROM, _TO = "<!-- from here on written by make verdicts -->\n", "<!-- up to here -->"
-_ALP = ("low", "lowAlpUnconfirmed"), ("raised", "raisedAlpSourceUnknown")
+_TOPICS = {"low": "lowAlpUnconfirmed", "raised": "raisedAlpSourceUnknown"}
 
 
 @dataclass(frozen=True)
@@ -286,7 +286,7 @@ def _tables(server: Server) -> Iterator[str]:
     have, span = sum(bool(x.alps) for x in seen), f"{min(alps):.0f} to {max(alps):.0f} U/L"
     yield f"* {have} have an ALP: {len(alps)} results from {span}."
     spoken = sum(bool(x.cards) for x in seen)
-    yield f"* {spoken} have a card; on the day of the latest entry of any kind, {later or 'none'}.\n"
+    yield f"* {spoken} have a card; on the day of the latest entry of any kind {later or 'none'}.\n"
     yield f"| topic | {' | '.join(OUTCOMES)} |"
     yield f"|---|{'---:|' * len(OUTCOMES)}"
     counts = Counter((v["topic"], v["verdict"]) for x in seen for v in x.explained["verdicts"])
@@ -305,10 +305,10 @@ def _tables(server: Server) -> Iterator[str]:
 
 def _silences(one: Seen) -> Iterator[str]:
     """Why an ALP outside its limits makes no card."""
-    at, topics = one.latest(), dict(_ALP)
+    at = one.latest()
     outside = "low" if at["value"] < at["low"] else "raised" if at["value"] > at["high"] else ""
     if outside and not one.cards:
-        why = one.reason(topics[outside])
+        why = one.reason(_TOPICS[outside])
         yield f"| {outside} | {one.who} | {one.day} | {at['value']:.1f} | {why} |"
 
 

@@ -207,6 +207,22 @@ def test_an_example_of_hl7_in_a_chart_changes_no_card(
         assert cards(client, with_entry(body, example)) == expected, example["id"]
 
 
+@requirement("PFD-11")
+def test_what_thirty_nine_others_have_changes_no_card(server: Server) -> None:
+    [one] = [x for x in server.synthea if x.id.startswith("ebd50853")]
+    day = date(2020, 6, 11)  # of the latest ALP
+    theirs = [y for x in server.synthea if x is not one for y in x.prefetch["alp"]["entry"]]
+    alp = {**one.prefetch["alp"], "entry": [*one.prefetch["alp"]["entry"], *theirs]}
+    alone, among = (
+        reviewed(server, called(one.id, {**one.prefetch, "alp": x}), day)
+        for x in (one.prefetch["alp"], alp)
+    )
+
+    assert cards_of(alone) == ("raisedAlpSourceUnknown info",)
+    assert without_uuids(among["cards"]) == without_uuids(alone["cards"])
+    assert set(aside(among)) == {f"Observation/{x['resource']['id']}" for x in theirs}
+
+
 @requirement("ERR-08", "FVR-03")
 @pytest.mark.parametrize("kind", [x for x in HL7_TYPES if x != "Patient"])
 def test_an_example_of_hl7_as_the_patient_s_own_is_read(
