@@ -226,6 +226,10 @@ def data_of(chart: Chart) -> list[KeyRead]:
         {"where": kind, "why": f"{count} of a type that is not read"}
         for kind, count in sorted(chart.unread.items())
     ]
+    aside += [
+        {"where": kind, "why": f"{count} that no key asks for"}
+        for kind, count in sorted(chart.unasked.items())
+    ]
     if aside:
         found.append(
             {"key": "*", "state": "answered", "by": "prefetch", "used": 0, "skipped": aside}

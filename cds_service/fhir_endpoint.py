@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -117,7 +117,7 @@ class FhirEndpoint:
         if refused := _unsupported(asked, filters, is_lenient) or _malformed(asked):
             return refused
         used = [(name, value) for name, value in asked if name in (*filters, *_CONTROLS)]
-        tests = [pair for pair in used if pair[0] in filters]
+        tests = [(name, _options(value)) for name, value in used if name in filters]
         stored = self._stored[kind].values()
         matches = [x for x in stored if all(self._meets(x, *test) for test in tests)]
         keys = [key for name, value in used if name == "_sort" for key in value.split(",")]
@@ -125,8 +125,7 @@ class FhirEndpoint:
             matches = _sorted(matches, key)
         return 200, _json(self._page(kind, matches, used))
 
-    def _meets(self, resource: Resource, name: str, value: str) -> bool:
-        options = [option.replace("\\,", ",") for option in _UNESCAPED_COMMA.split(value)]
+    def _meets(self, resource: Resource, name: str, options: frozenset[str]) -> bool:
         if name == "_id":
             return resource["id"] in options
         if name in _SUBJECT:
@@ -136,7 +135,7 @@ class FhirEndpoint:
         if name in _SORTS:
             return any(_is_dated(resource, _SORTS[name], option) for option in options)
         values = [resource.get(element) for element in _ELEMENTS.get(name, (name,))]
-        return any(_has_token(value, option) for value in values for option in options)
+        return any(_has_token(value, options) for value in values)
 
     def _local(self, reference: str) -> str:
         """A reference as Type/id when it names something stored here; a bare id is a patient's."""
@@ -256,16 +255,27 @@ def _declared(kind: str) -> Resource:
     return {"type": kind, "interaction": interactions, "searchParam": parameters}
 
 
-def _has_token(value: Any, token: str) -> bool:
+def _options(value: str) -> frozenset[str]:
+    """The values of a parameter, any of which will do."""
+    return frozenset(x.replace("\\,", ",") for x in _UNESCAPED_COMMA.split(value))
+
+
+def _has_token(value: Any, options: frozenset[str]) -> bool:
     """Whether a code or concept holds "code", "system|code", "|code" (no system) or "system|"."""
-    system, bar, code = token.rpartition("|")
     if isinstance(value, str):
-        return value == code
+        return value in {option.rpartition("|")[2] for option in options}
     concepts = value if isinstance(value, list) else [value or {}]
     codings = [coding for concept in concepts for coding in concept.get("coding", [])]
-    if bar:
-        codings = [coding for coding in codings if coding.get("system", "") == system]
-    return any(coding.get("code") == code or (system and not code) for coding in codings)
+    return any(not options.isdisjoint(_tokens(coding)) for coding in codings)
+
+
+def _tokens(coding: Resource) -> Iterator[str]:
+    """Every token that finds a coding."""
+    system, code = coding.get("system", ""), coding.get("code")
+    if code:
+        yield from (code, f"{system}|{code}")
+    if system:
+        yield f"{system}|"
 
 
 def _sorted(resources: list[Resource], key: str) -> list[Resource]:

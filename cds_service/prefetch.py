@@ -99,14 +99,15 @@ class Source:
 
 @dataclass(slots=True)
 class Chart:
-    """The patient's resources by type, what belongs to somebody else, and the state of
-    every key.
+    """The patient's resources by type, what belongs to somebody else, and the state of every key;
+    `unasked` counts those of the patient's that no key asks for, by type.
     """
 
     patient: Patient | None = None
     resources: dict[type[Resource], list[Resource]] = field(default_factory=dict)
     foreign: list[Resource] = field(default_factory=list)
     unread: Counter[str] = field(default_factory=Counter)
+    unasked: Counter[str] = field(default_factory=Counter)
     sources: dict[str, Source] = field(default_factory=dict)
     elsewhere: list[Note] = field(default_factory=list)
 
@@ -258,6 +259,18 @@ def _grants(rights: str, needed: str) -> bool:
 _WORSE: dict[State, int] = {"absent": 0, "answered": 1, "incomplete": 2, "failed": 3}
 
 
+@dataclass(slots=True)
+class _Held:
+    """How many of the patient's resources in a delivery each key asks for, and whether any is the
+    patient's, any somebody else's. Other people's for a required key show that it was asked.
+    """
+
+    asked_for: Counter[str] = field(default_factory=Counter)
+    of_others: Counter[str] = field(default_factory=Counter)
+    own: bool = False
+    foreign: bool = False
+
+
 class _Sorting:
     """Puts deliveries under keys and into the chart, the patient's apart from other people's."""
 
@@ -270,6 +283,7 @@ class _Sorting:
         self._resources: list[tuple[str, Resource]] = []
         self._own_urls: set[str] = set()
         self._unread: Counter[str] = Counter()
+        self._unasked: Counter[str] = Counter()
         self._elsewhere: list[Note] = []
 
     def keep(self, delivery: Delivery) -> None:
@@ -299,10 +313,10 @@ class _Sorting:
         decides.
         """
         source = self._sources[key.name]
-        counts, own, foreign = self._counts(delivery)
-        state, why = _state(key, delivery, own, foreign)
+        held = self._held(delivery)
+        state, why = _state(key, delivery, held.own, held.foreign)
         source.skipped += delivery.notes
-        source.used += counts[key.name]
+        source.used += held.asked_for[key.name]
         if state == "absent" and by == "fetched":
             state = "failed"
         if state != "absent":
@@ -335,16 +349,16 @@ class _Sorting:
         answered = False
         if delivery.kind == "error":
             self._elsewhere.append(Note(name, "an OperationOutcome was sent"))
-        counts, _, _ = self._counts(delivery)
+        held = self._held(delivery)
         for key in self._index.keys if delivery.kind in ("bundle", "resource") else ():
             source = self._sources[key.name]
-            count = counts[key.name]
-            if not count or source.by == "prefetch":
+            is_held = held.asked_for[key.name] or held.of_others[key.name]
+            if not is_held or source.by == "prefetch":
                 continue
             if delivery.kind == "resource" and not key.is_read:
                 continue
             answered = True
-            source.used += count
+            source.used += held.asked_for[key.name]
             if delivery.more or source.state == "incomplete":
                 source.state = "incomplete"
             else:
@@ -354,20 +368,19 @@ class _Sorting:
         if not answered:
             self._elsewhere += delivery.notes
 
-    def _counts(self, delivery: Delivery) -> tuple[Counter[str], bool, bool]:
-        """How many of the delivered resources each key asks for, and whether any is the patient's,
-        any somebody else's. Other people's count for a required key: they show that it was asked.
-        """
-        counts: Counter[str] = Counter()
-        own = foreign = False
+    def _held(self, delivery: Delivery) -> "_Held":
+        """What a delivery holds for each key, and of whom."""
+        held = _Held()
         for _, resource in delivery.resources:
+            asked_by = self._index.asking_for(resource)
             if self._is_own(resource):
-                own = True
-                counts.update(self._index.asking_for(resource))
+                held.own = True
+                held.asked_for.update(asked_by)
+                self._unasked[type(resource).__name__] += not asked_by
             elif not isinstance(resource, Patient):
-                foreign = True
-                counts.update(self._index.asking_for(resource) & self._required)
-        return counts, own, foreign
+                held.foreign = True
+                held.of_others.update(asked_by & self._required)
+        return held
 
     def _is_own(self, resource: Resource) -> bool:
         """Whether a resource is the patient's, or says of nobody whose it is."""
@@ -381,7 +394,12 @@ class _Sorting:
 
     def chart(self) -> Chart:
         """Everything kept, each resource once, other people's apart."""
-        chart = Chart(sources=self._sources, unread=self._unread, elsewhere=self._elsewhere)
+        chart = Chart(
+            sources=self._sources,
+            unread=self._unread,
+            unasked=+self._unasked,
+            elsewhere=self._elsewhere,
+        )
         seen: set[object] = set()
         for _, resource in self._resources:
             identity = (

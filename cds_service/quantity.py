@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from decimal import Decimal, DecimalException
+from decimal import Context, Decimal, DecimalException
 
 MOST_DIGITS = 15  # more cannot survive a double, the type most EHRs send from
 MOST_EXPONENT = 15
+_ROUNDED = Context(prec=MOST_DIGITS)
 
 
 class UnitMismatch(Exception):
@@ -126,7 +127,10 @@ def _lies_below(one: Quantity, other: Quantity) -> bool | None:
 
 
 def finite_number(raw: int | float | None) -> Decimal | None:
-    """The number as sent, exactly; None when absent, over 15 digits, or beyond 10^±15."""
+    """The number as sent, to 15 digits; None when absent, a longer whole number, or beyond 10^±15.
+
+    What follows the fifteenth digit is how a double prints, as in 0.30000000000000004.
+    """
     if raw is None or (isinstance(raw, int) and abs(raw) >= 10**MOST_DIGITS):
         return None
     try:
@@ -135,8 +139,7 @@ def finite_number(raw: int | float | None) -> Decimal | None:
         return None
     if not number.is_finite():
         return None
-    if len(number.normalize().as_tuple().digits) > MOST_DIGITS:
-        return None
+    number = _ROUNDED.plus(number)
     return number if not number or abs(number.adjusted()) <= MOST_EXPONENT else None
 
 

@@ -16,7 +16,7 @@ from werkzeug.test import TestResponse
 from cds_service.app import create_app
 from cds_service.config import Settings, fixtures_dir
 from cds_service.fhir_endpoint import FhirEndpoint, FixturePatient, load_patients
-from tests.exchanges import TODAY, now
+from tests.exchanges import TODAY, now, resolved
 from tests.invariants import faults
 from tests.loopback import FhirServer, serving
 
@@ -146,7 +146,7 @@ def whole(patients: dict[str, FixturePatient], templates: dict[str, str]) -> Who
                 "hook": "patient-view",
                 "hookInstance": "5a6f0f5e-7a39-4f0b-9f0c-1f1d0e7f9a11",
                 "context": {"userId": "Practitioner/dr1", "patientId": name, "encounterId": "e1"},
-                "prefetch": {key: _asked(endpoint, x, name) for key, x in templates.items()},
+                "prefetch": {key: resolved(endpoint, x, name) for key, x in templates.items()},
             }
         ).encode()
 
@@ -155,10 +155,3 @@ def whole(patients: dict[str, FixturePatient], templates: dict[str, str]) -> Who
         return body
 
     return make
-
-
-def _asked(endpoint: FhirEndpoint, template: str, name: str) -> Any:
-    path, _, query = template.replace("{{context.patientId}}", name).partition("?")
-    status, body = endpoint.answer("GET", path, query)
-    assert status == 200
-    return json.loads(body)

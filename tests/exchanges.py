@@ -14,6 +14,8 @@ from typing import Any
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
+from cds_service.fhir_endpoint import FhirEndpoint
+
 Json = dict[str, Any]
 Change = Callable[[Json], object]
 
@@ -225,6 +227,14 @@ def send(
 JSON = "application/json"
 
 
+def resolved(endpoint: FhirEndpoint, template: str, patient_id: str) -> Any:
+    """What a client finds on its FHIR server under one of discovery's templates."""
+    path, _, query = template.replace("{{context.patientId}}", patient_id).partition("?")
+    status, body = endpoint.answer("GET", path, query)
+    assert status == 200
+    return json.loads(body)
+
+
 # -- whole exchanges -------------------------------------------------------------------------
 
 
@@ -323,6 +333,10 @@ EXCHANGES = (
         on_result(0, "valueQuantity.value", 0.467),
         on_result(0, "valueQuantity.unit", "ukat/L"),
         on_result(0, "valueQuantity.code", "ukat/L"),
+    ),
+    _fires(
+        "every ALP as a double prints it",
+        *on_every_alp("valueQuantity.value", 28.429820890253158),
     ),
     _fires("a unit in words only", on_result(0, "valueQuantity", {"value": 28, "unit": "IU/L"})),
     _fires("the latest ALP as a bound", on_result(0, "valueQuantity", _BELOW_25)),

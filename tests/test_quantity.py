@@ -200,8 +200,6 @@ def test_a_number_of_up_to_fifteen_digits_is_kept_exactly(raw: float, expected: 
         1234567890123456,
         1000000000000000,
         -1000000000000000,
-        0.1234567890123456,
-        0.30000000000000004,
         1e16,
         1e-16,
         5e-324,
@@ -212,8 +210,25 @@ def test_a_number_of_up_to_fifteen_digits_is_kept_exactly(raw: float, expected: 
         math.nan,
     ],
 )
-def test_a_number_beyond_fifteen_digits_or_without_an_end_is_unusable(raw: float | None) -> None:
+def test_a_whole_number_beyond_fifteen_digits_or_one_without_an_end_is_unusable(
+    raw: float | None,
+) -> None:
     assert finite_number(raw) is None
+
+
+@pytest.mark.parametrize(
+    ("raw", "expected"),
+    [
+        (0.30000000000000004, "0.3"),
+        (112.28862015135657, "112.288620151357"),
+        (-0.1234567890123456, "-0.123456789012346"),
+        (999999999.9999999, "1000000000"),
+    ],
+)
+def test_what_a_double_prints_after_the_fifteenth_digit_is_rounded_away(
+    raw: float, expected: str
+) -> None:
+    assert finite_number(raw) == Decimal(expected)
 
 
 @given(st.integers(-(10**15) + 1, 10**15 - 1), st.integers(-15, 0))
