@@ -33,6 +33,16 @@ CARDS = {
     "raisedAlpBoneSource info",
     "lyticLesionWithoutMyelomaScreen warning",
     "raisedAlpWithCancer warning",
+    "lowAlpInfant warning",
+    "lowAlpBeforeAntiresorptive warning",
+    "lowAlpOnAntiresorptive warning",
+    "lowAlpRaisedPlp warning",
+    "antiresorptiveWithHypophosphatasia info",
+    "lyticLesionAbnormalMyelomaScreen warning",
+    "raisedAlpInMyeloma info",
+    "extremeAlp warning",
+    "pagetAlpReview info",
+    "raisedAlpBoneSourceUnexplained info",
 }
 SAID = ("text", "display", "conclusion", "valueString")
 # What real charts hold and textbooks leave out; each chart has some of it.
@@ -56,6 +66,12 @@ ODDITIES: dict[str, Callable[[str], Any]] = {
     "a unit nobody prints any more": re.compile(r"ka'U").search,
     "an arbitrary unit": re.compile(r"\[IU\]/L").search,
     "a second name": re.compile(r'"use": "nickname"').search,
+    "limits as text": re.compile(r'"referenceRange": \[{"text"').search,
+    "two ranges": re.compile(r'"referenceRange": \[{.*"code": "recommended"').search,
+    "a number without a unit": re.compile(r'"valueQuantity": {"value": [\d.]+}').search,
+    "a drug inside its order": re.compile(r'"medicationReference": {"reference": "#').search,
+    "a diagnosis in words": re.compile(r'"problem-list-item"}]}],\s+"code": {"text"').search,
+    "a dose that was not given": re.compile(r'"status": "not-done"').search,
 }
 
 
