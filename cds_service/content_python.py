@@ -6,6 +6,7 @@ import ast
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from cds_service.errors import ContentError
@@ -16,16 +17,16 @@ _NAMED_FIRST = {
     **dict.fromkeys(("measured", "judged", "latest_within", "rejected", "fallback"), "measure"),
     **dict.fromkeys(("done", "ordered", "is_orderable"), "order"),
     **dict.fromkeys(("has", "problems", "drugs", "acts", "requests", "final"), "set"),
-    **dict.fromkeys(("says", "matches", "is_coded", "encounters_saying"), "set"),
+    **dict.fromkeys(("says", "sentences", "matches", "is_coded", "encounters_of", "sent"), "set"),
     "is_answered": "data",
     "remark": "remark",
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Source:
     """One Python file of the content; `file` is relative to the folder, `nodes` are all of its
-    tree.
+    tree. Two are the same only when they are one object.
     """
 
     file: str
@@ -54,24 +55,35 @@ def sources_in(root: Path) -> list[Source]:
 
 def _source(path: Path, file: Path) -> Source:
     try:
-        text = path.read_text(encoding="utf-8")
-        nodes = tuple(ast.walk(ast.parse(text)))
+        return _parsed(file, path.read_text(encoding="utf-8"))
     except SyntaxError as error:
         where = f"line {error.lineno}"
         raise ContentError(file.as_posix(), where, f"is not Python: {error.msg}") from error
     except ValueError as error:
         raise ContentError(file.as_posix(), "", f"is not Python: {error}") from error
+
+
+@lru_cache(maxsize=256)  # `check` with a site file, and every test, loads the same text again
+def _parsed(file: Path, text: str) -> Source:
+    nodes = tuple(ast.walk(ast.parse(text)))
     return Source(file.as_posix(), ".".join(file.with_suffix("").parts), text, nodes)
 
 
 def names_in(sources: Iterable[Source]) -> Iterator[Named]:
     """Everything of the content that its Python names."""
     for source in sources:
-        for node in source.nodes:
-            if (found := named_by(node, source.file)) is not None:
-                yield found
-            if isinstance(node, ast.Call) and _method(node) == "settled":
-                yield from _kinds_of_data(node, source.file)
+        yield from _named_in(source)
+
+
+@lru_cache(maxsize=256)
+def _named_in(source: Source) -> tuple[Named, ...]:
+    found: list[Named] = []
+    for node in source.nodes:
+        if (named := named_by(node, source.file)) is not None:
+            found.append(named)
+        if isinstance(node, ast.Call) and _method(node) == "settled":
+            found += _kinds_of_data(node, source.file)
+    return tuple(found)
 
 
 def named_by(node: ast.AST, file: str) -> Named | None:

@@ -11,6 +11,7 @@ import sys
 import traceback
 from collections.abc import Callable, Collection, Mapping, Sequence
 from decimal import Decimal
+from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -470,7 +471,7 @@ class _Loader:
         """The Python of the content; raises ContentError for a file that breaks a law."""
         sources = sources_in(self.root)
         for source in sources:
-            for line, why in breaches(source.nodes):
+            for line, why in _breaches_in(source):
                 raise ContentError(source.file, f"line {line}", why)
         return sources
 
@@ -478,7 +479,7 @@ class _Loader:
         """Raises ContentError for a name, an attribute or an argument that does not exist."""
         for source in self.sources:
             if not source.file.endswith("__init__.py"):
-                for line, why in unresolved(source, self._module(source.module)):
+                for line, why in _unresolved_in(source, self._module(source.module)):
                     raise ContentError(source.file, f"line {line}", why)
 
     def _check_names(self, families: tuple[Family, ...]) -> None:
@@ -545,6 +546,16 @@ class _Loader:
         for name, mode in sorted(self.asked_modes.items()):
             digest.update(f"\0{name}={mode}".encode())
         return digest.hexdigest()
+
+
+@lru_cache(maxsize=256)
+def _breaches_in(source: Source) -> tuple[tuple[int, str], ...]:
+    return tuple(breaches(source.nodes))
+
+
+@lru_cache(maxsize=256)
+def _unresolved_in(source: Source, module: ModuleType) -> tuple[tuple[int, str], ...]:
+    return tuple(unresolved(source, module))
 
 
 def _make_importable(root: Path) -> None:

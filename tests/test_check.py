@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 from cds_service.checking import vignettes_of
 from cds_service.cli import group
 from cds_service.loading import load_content
+from cds_service.topic_shape import TopicPage
 from cds_service.topics import topic_pages
 
 HOOKS = Path(__file__).resolve().parents[1] / "hooks"
@@ -251,15 +252,18 @@ def suggested() -> dict[str, set[str]]:
     return found
 
 
+@cache
+def pages() -> dict[str, TopicPage]:
+    return topic_pages(load_content(HOOKS))
+
+
 WITHOUT_ORDERS = {"antiresorptiveWithHypophosphatasia", "lyticLesionAbnormalMyelomaScreen"}
 
 
 @pytest.mark.parametrize("topic", sorted(load_content(HOOKS).topics()))
 def test_every_order_that_a_card_offers_is_named_by_its_code_in_some_row(topic: str) -> None:
     offered = {
-        coding["code"]: order.name
-        for order in topic_pages(load_content(HOOKS))[topic].orders
-        for coding in order.codings
+        coding["code"]: order.name for order in pages()[topic].orders for coding in order.codings
     }
     assert offered or topic in WITHOUT_ORDERS
     assert {x: y for x, y in offered.items() if x not in suggested().get(topic, set())} == {}
