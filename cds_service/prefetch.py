@@ -177,13 +177,14 @@ def _settle(
     chart = sorting.chart()
     required = [key for key in index.keys if key.required and sorting.lacks(key)]
     if required:
-        raise Unsettled(required, chart, tuple(name for name, _ in unnamed))
+        undeclared = tuple(name for name, one in unnamed if one.kind != "resource")
+        raise Unsettled(required, chart, undeclared)
     return chart
 
 
 class Unsettled(DataUnobtainable):
-    """Required keys are not answered; `chart` says what there was, `undeclared` which names were
-    not ours.
+    """Required keys are not answered; `chart` says what there was, `undeclared` under which names
+    that are not ours the answer to a search may have come.
     """
 
     def __init__(

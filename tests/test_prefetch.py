@@ -194,6 +194,12 @@ def test_the_explanation_prints_the_line_that_would_declare_the_site_s_key(
     assert {"prefetch": {name: "alp"}} in [tomllib.loads(x) for x in hints]
 
 
+def test_a_lone_resource_under_a_site_s_key_is_no_answer_to_a_search(client: FlaskClient) -> None:
+    body = changed(drop("prefetch.results"), put("prefetch.person", {"resourceType": "Patient"}))
+
+    assert send(client, body, EXPLAIN).get_json()["hint"] == []
+
+
 # -- one key -----------------------------------------------------------------------------------
 
 ALP_BUNDLE = bundle([alp(n, value, 5 + 40 * n) for n, value in enumerate(LOW)])
