@@ -9,7 +9,6 @@ import gc
 import importlib.machinery
 import os
 import random
-import shutil
 import signal
 import sys
 import time
@@ -20,7 +19,6 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from importlib.metadata import version
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from types import CodeType, FunctionType, MappingProxyType
 from typing import Any
 
@@ -33,13 +31,11 @@ from mutmut.mutation.mutators import mutation_operators
 from mutmut.mutation.pragma_handling import IgnoredCode
 
 from cds_service.facts import Limits
-from cds_service.loading import load_content
 from cds_service.quantity import Quantity
 
 ROOT = Path(__file__).resolve().parents[1]
-HOOKS = ROOT / "hooks"
 CODE = [
-    *sorted(HOOKS.rglob("*.py")),
+    *sorted((ROOT / "hooks").rglob("*.py")),
     *(ROOT / "cds_service" / f"{name}.py" for name in ("facts", "quantity", "dates", "prefetch")),
 ]
 LIMITS = [
@@ -66,7 +62,6 @@ class Mutant:
     line: int
     says: str
     apply: Callable[[], None]
-    is_refused: Callable[[], bool]
 
 
 # -- changes of the code -----------------------------------------------------------------------
@@ -102,8 +97,7 @@ def mutants_of_code(path: Path) -> Iterator[Mutant]:
             place=Place(path.relative_to(ROOT).as_posix(), name),
             line=positions[old].start.line,
             says=f"{_one_line(old, module)} -> {_one_line(new, module)}",
-            apply=(change := _Replacing(path, name, module, old, new)),
-            is_refused=change.is_refused,
+            apply=_Replacing(path, name, module, old, new),
         )
 
 
@@ -121,25 +115,10 @@ class _Replacing:
     old: cst.CSTNode
     new: cst.CSTNode
 
-    @property
-    def source(self) -> str:
-        """The whole file, changed."""
-        changed = deep_replace(self.module, self.old, self.new)
-        assert isinstance(changed, cst.Module)
-        return changed.code
-
-    def is_refused(self) -> bool:
-        """Whether a server with the changed file would not start."""
-        if not self.path.is_relative_to(HOOKS):
-            return False
-        with TemporaryDirectory() as folder:
-            copy = Path(folder) / "hooks"
-            shutil.copytree(HOOKS, copy)
-            (copy / self.path.relative_to(HOOKS)).write_text(self.source, "utf-8")
-            return _fails(lambda: load_content(copy))
-
     def __call__(self) -> None:
-        changed = compile(self.source, str(self.path), "exec", dont_inherit=True)
+        changed_module = deep_replace(self.module, self.old, self.new)
+        assert isinstance(changed_module, cst.Module)
+        changed = compile(changed_module.code, str(self.path), "exec", dont_inherit=True)
         _import_as(self.path, changed)
         live = [x for x in gc.get_objects() if isinstance(x, FunctionType) and self._is(x)]
         namespace: dict[str, Any] = {"__name__": live[0].__module__, "__file__": str(self.path)}
@@ -161,18 +140,6 @@ class _Replacing:
     def _is(self, function: FunctionType) -> bool:
         code = function.__code__
         return code.co_qualname == self.name and code.co_filename == str(self.path)
-
-
-def _fails(do: Callable[[], object]) -> bool:
-    """Whether something raises, tried in a process of its own: it may leave modules behind."""
-    pid = os.fork()
-    if pid == 0:
-        try:
-            do()
-        except BaseException:
-            os._exit(1)
-        os._exit(0)
-    return os.waitpid(pid, 0)[1] != 0
 
 
 def _import_as(path: Path, code: CodeType) -> None:
@@ -213,7 +180,6 @@ def mutants_of_limits(path: Path) -> Iterator[Mutant]:
                 line,
                 f"{name}: {value} -> {moved} {row['unit']}",
                 _Moving(name, Quantity(moved, row["unit"])),
-                lambda: False,
             )
 
 
@@ -375,8 +341,6 @@ def _try(mutant: Mutant, items: Sequence[pytest.Item]) -> int:
     signal.alarm(SECONDS)  # its default is to end the process: the mutant is noticed
     gc.unfreeze()
     try:
-        if mutant.is_refused():
-            return 1
         mutant.apply()
         ends = time.monotonic() + ENOUGH
         for item, following in zip(items, [*items[1:], None], strict=True):
