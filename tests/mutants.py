@@ -2,30 +2,40 @@
 runs the tests that reach it; `make mutants` prints what no test noticed.
 
 A pytest plugin. mutmut makes the changes; it is run from here because mutmut itself passes over
-decorated functions, and every question that a rule asks is one.
+decorated functions, and every question that a rule asks is one. The mutants come in an order drawn
+by the seed, so that a run which is stopped has measured an honest sample.
 """
 
 import gc
 import importlib.machinery
 import os
 import random
+import shutil
 import signal
+import struct
+import subprocess
 import sys
+import tempfile
 import time
 import tomllib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from importlib.metadata import version
 from pathlib import Path
-from types import CodeType, FunctionType, MappingProxyType
+from types import CodeType, FrameType, FunctionType, MappingProxyType
 from typing import Any
 
 import libcst as cst
 import pytest
 from _pytest.runner import runtestprotocol
-from libcst.metadata import MetadataWrapper, PositionProvider
+from libcst.metadata import (
+    CodeRange,
+    MetadataWrapper,
+    ParentNodeProvider,
+    PositionProvider,
+)
 from mutmut.mutation.file_mutation import MutationVisitor, deep_replace
 from mutmut.mutation.mutators import mutation_operators
 from mutmut.mutation.pragma_handling import IgnoredCode
@@ -44,24 +54,31 @@ LIMITS = [
 ]
 SECONDS = 120  # for one mutant; one that takes longer hangs, and is noticed
 ENOUGH = 60  # seconds of passing tests, after which nobody will notice
+SLOW = 2  # seconds: tests that take longer come last
+UNNOTICED = 0  # how the process of a mutant ends; anything else is noticed
+LOAD = """
+import sys
+from pathlib import Path
+from cds_service.loading import load_content
+load_content(Path(sys.argv[1]))
+"""
 
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """What a mutant changes: a function of a file, or a limit by its name."""
-
-    file: str
-    name: str
+Line = tuple[str, int]  # a file below the root, and a line of it
 
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """One change: where, what it reads like, and how to make it in this process."""
+    """One change: of what, which lines reach it, what it reads like, and how to make it in this
+    process; `refused` says whether the server would not even start with it.
+    """
 
-    place: Place
+    file: str
     line: int
+    name: str
+    reached_by: frozenset[Line]
     says: str
     apply: Callable[[], None]
+    refused: Callable[[], bool] = lambda: False
 
 
 # -- changes of the code -----------------------------------------------------------------------
@@ -80,6 +97,8 @@ def mutants_of_code(path: Path) -> Iterator[Mutant]:
     visitor = _AlsoDecorated(mutation_operators, IgnoredCode(set(), set(), set()))
     module = wrapper.visit(visitor)
     positions = wrapper.resolve(PositionProvider)
+    parents = wrapper.resolve(ParentNodeProvider)
+    file = path.relative_to(ROOT).as_posix()
     owners = {
         id(method): found.name.value
         for found in module.body
@@ -93,12 +112,31 @@ def mutants_of_code(path: Path) -> Iterator[Mutant]:
         owner = owners.get(id(function))
         name = f"{owner}.{function.name.value}" if owner else function.name.value
         old, new = mutation.original_node, mutation.mutated_node
+        replacing = _Replacing(path, name, module, old, new)
         yield Mutant(
-            place=Place(path.relative_to(ROOT).as_posix(), name),
-            line=positions[old].start.line,
-            says=f"{_one_line(old, module)} -> {_one_line(new, module)}",
-            apply=_Replacing(path, name, module, old, new),
+            file,
+            positions[old].start.line,
+            name,
+            frozenset((file, line) for line in _lines(old, positions, parents)),
+            f"{_one_line(old, module)} -> {_one_line(new, module)}",
+            replacing,
+            replacing.is_refused,
         )
+
+
+def _lines(
+    node: cst.CSTNode,
+    positions: Mapping[cst.CSTNode, CodeRange],
+    parents: Mapping[cst.CSTNode, cst.CSTNode],
+) -> range:
+    """From the start of the statement that holds a node to the node's end."""
+    statement = node
+    while not isinstance(statement, cst.BaseCompoundStatement | cst.SimpleStatementLine):
+        statement = parents[statement]
+    first: cst.CSTNode = statement
+    if isinstance(statement, cst.FunctionDef) and statement.decorators:
+        first = statement.decorators[0]  # where Python says that a decorated function begins
+    return range(positions[first].start.line, positions[node].end.line + 1)
 
 
 def _one_line(node: cst.CSTNode, module: cst.Module) -> str:
@@ -115,10 +153,26 @@ class _Replacing:
     old: cst.CSTNode
     new: cst.CSTNode
 
+    def text(self) -> str:
+        """The file with the change."""
+        changed = deep_replace(self.module, self.old, self.new)
+        assert isinstance(changed, cst.Module)
+        return changed.code
+
+    def is_refused(self) -> bool:
+        """Whether content with the changed file is not loaded."""
+        content = ROOT / "hooks"
+        if not self.path.is_relative_to(content):
+            return False
+        with tempfile.TemporaryDirectory() as folder:
+            copy = Path(folder) / "hooks"
+            shutil.copytree(content, copy, ignore=shutil.ignore_patterns("__pycache__"))
+            (copy / self.path.relative_to(content)).write_text(self.text(), "utf-8")
+            command = [sys.executable, "-c", LOAD, str(copy)]
+            return subprocess.run(command, cwd=ROOT, check=False).returncode != 0
+
     def __call__(self) -> None:
-        changed_module = deep_replace(self.module, self.old, self.new)
-        assert isinstance(changed_module, cst.Module)
-        changed = compile(changed_module.code, str(self.path), "exec", dont_inherit=True)
+        changed = compile(self.text(), str(self.path), "exec", dont_inherit=True)
         _import_as(self.path, changed)
         live = [x for x in gc.get_objects() if isinstance(x, FunctionType) and self._is(x)]
         namespace: dict[str, Any] = {"__name__": live[0].__module__, "__file__": str(self.path)}
@@ -167,6 +221,7 @@ def _bare(found: Any) -> FunctionType:
 def mutants_of_limits(path: Path) -> Iterator[Mutant]:
     """Each limit of a file one unit up and one unit down, a unit being its last decimal place."""
     text = path.read_text("utf-8")
+    file = path.relative_to(ROOT).as_posix()
     found = tomllib.loads(text, parse_float=Decimal)
     for name, row in found.get("limits", found).items():
         value = Decimal(row["value"])
@@ -176,9 +231,11 @@ def mutants_of_limits(path: Path) -> Iterator[Mutant]:
         )
         for moved in (value + step, value - step):
             yield Mutant(
-                Place(path.relative_to(ROOT).as_posix(), name),
+                file,
                 line,
-                f"{name}: {value} -> {moved} {row['unit']}",
+                name,
+                frozenset({(file, line)}),
+                f"{value} -> {moved} {row['unit']}",
                 _Moving(name, Quantity(moved, row["unit"])),
             )
 
@@ -207,53 +264,66 @@ class _Moving:
 
 @dataclass(slots=True)
 class _Reached:
-    """The tests that reach each place, with how long each takes."""
+    """The tests that reach each line, with how long each takes and how often each noticed a change
+    in which file.
+    """
 
-    wanted: frozenset[Place]
-    tests: dict[Place, list[pytest.Item]] = field(default_factory=dict)
-    seconds: dict[pytest.Item, float] = field(default_factory=dict)
-    _seen: set[Place] = field(default_factory=set)
-    _known: dict[CodeType, Place | None] = field(default_factory=dict)
+    items: Sequence[pytest.Item]
+    files: frozenset[str]
+    limits: Mapping[str, frozenset[Line]]
+    tests: dict[Line, list[int]] = field(default_factory=dict)
+    seconds: dict[int, float] = field(default_factory=dict)
+    noticed: Counter[tuple[str, int]] = field(default_factory=Counter)
+    _seen: set[Line] = field(default_factory=set)
+    _known: dict[CodeType, str] = field(default_factory=dict)
 
-    def watch(self, frame: Any, event: str, _: object) -> None:
-        """Notes the function that is entered (a profile function of sys.setprofile)."""
-        if event != "call":
-            return
+    def trace(self, frame: FrameType, event: str, _: object) -> Any:
+        """Notes the lines of our files (a trace function of sys.settrace)."""
         code = frame.f_code
-        if code not in self._known:
+        if (file := self._known.get(code)) is None:
             path = Path(code.co_filename)
-            file = path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else ""
-            here = Place(file, code.co_qualname.split(".<locals>")[0])
-            self._known[code] = here if here in self.wanted else None
-        if (place := self._known[code]) is not None:
-            self._seen.add(place)
+            inside = path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else ""
+            file = self._known[code] = inside if inside in self.files else ""
+        if not file:
+            return None
+        self._seen.add((file, frame.f_lineno))
+        return self.trace
 
     def read(self, limit: str) -> None:
         """Notes that a limit was read."""
-        self._seen |= {place for place in self.wanted if place.name == limit}
+        self._seen |= self.limits.get(limit, frozenset())
 
-    def run(self, item: pytest.Item, following: pytest.Item | None) -> bool:
-        """Runs one test under the profile; whether it passed."""
+    def run(self, number: int) -> bool:
+        """Runs one test under the trace; whether it passed."""
         self._seen = set()
         began = time.perf_counter()
-        sys.setprofile(self.watch)
+        sys.settrace(self.trace)
         try:
-            passed = _passes(item, following)
+            passed = self.passes(number)
         finally:
-            sys.setprofile(None)
-        self.seconds[item] = time.perf_counter() - began
-        for place in self._seen if passed else ():
-            self.tests.setdefault(place, []).append(item)
+            sys.settrace(None)
+        self.seconds[number] = time.perf_counter() - began
+        for line in self._seen if passed else ():
+            self.tests.setdefault(line, []).append(number)
         return passed
 
-    def of(self, place: Place) -> list[pytest.Item]:
-        """The tests that reach a place, the quickest first."""
-        return sorted(self.tests.get(place, ()), key=self.seconds.__getitem__)
+    def passes(self, number: int, following: int | None = None) -> bool:
+        """Runs one test; `following`, the next one if not this one's neighbour, tells pytest
+        which fixtures to keep.
+        """
+        after = number + 1 if following is None else following
+        nextitem = self.items[after] if after < len(self.items) else None
+        reports = runtestprotocol(self.items[number], log=False, nextitem=nextitem)
+        return not any(x.failed for x in reports)
 
-
-def _passes(item: pytest.Item, following: pytest.Item | None) -> bool:
-    reports = runtestprotocol(item, log=False, nextitem=following)
-    return not any(x.failed for x in reports)
+    def of(self, mutant: Mutant) -> list[int]:
+        """The tests that reach a mutant: first those that noticed most in its file, last the
+        slow ones, the others in any order.
+        """
+        reaching = sorted({n for line in mutant.reached_by for n in self.tests.get(line, ())})
+        random.Random(len(reaching)).shuffle(reaching)
+        reaching.sort(key=lambda n: (-self.noticed[mutant.file, n], self.seconds[n] > SLOW))
+        return reaching
 
 
 # -- the run -----------------------------------------------------------------------------------
@@ -270,12 +340,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_runtestloop(session: pytest.Session) -> bool:
     """In place of pytest's own loop: each test once to see what it reaches, then every mutant."""
     mutants = _chosen(session.config)
-    reached = _Reached(frozenset(x.place for x in mutants))
+    limits: dict[str, frozenset[Line]] = {}
+    for x in mutants:
+        if x.file.endswith(".toml"):
+            limits[x.name] = limits.get(x.name, frozenset()) | x.reached_by
+    reached = _Reached(session.items, frozenset(x.file for x in mutants), limits)
     _note_limits(reached)
-    items = session.items
-    print(f"mutmut {version('mutmut')}: {len(mutants)} mutants; {len(items)} tests run first")
-    for item, following in zip(items, [*items[1:], None], strict=True):
-        if not reached.run(item, following):
+    print(f"mutmut {version('mutmut')}: {len(mutants)} mutants")
+    print(f"{len(session.items)} tests run first, to see what they reach", flush=True)
+    for number, item in enumerate(session.items):
+        if not reached.run(number):
             print(f"left out, does not pass here: {item.nodeid}")
     survivors = _survivors(mutants, reached, session.config.getoption("--at-once"))
     _report(mutants, survivors)
@@ -291,8 +365,7 @@ def _chosen(config: pytest.Config) -> list[Mutant]:
         for mutant in (mutants_of_code(path) if path.suffix == ".py" else mutants_of_limits(path))
     ]
     share = round(len(found) * config.getoption("--sample"))
-    kept = random.Random(config.getoption("--seed")).sample(range(len(found)), share)
-    return [found[n] for n in sorted(kept)]
+    return random.Random(config.getoption("--seed")).sample(found, share)
 
 
 def _note_limits(reached: _Reached) -> None:
@@ -311,55 +384,75 @@ def _survivors(mutants: Sequence[Mutant], reached: _Reached, at_once: int) -> li
     gc.freeze()
     running: dict[int, Mutant] = {}
     survivors: list[Mutant] = []
+    noticing, telling = os.pipe()
+    os.set_blocking(noticing, False)
 
     def wait() -> None:
         pid, status = os.wait()
         mutant = running.pop(pid)
-        if os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0:
+        if os.WIFEXITED(status) and os.WEXITSTATUS(status) == UNNOTICED:
             survivors.append(mutant)
             print(f"survives: {_said(mutant)}", flush=True)
+        _learn(reached, noticing)
 
-    for number, mutant in enumerate(mutants):
+    for tried, mutant in enumerate(mutants):
         if len(running) == at_once:
             wait()
-        if number % 200 == 0:
-            print(f"{number} of {len(mutants)}, {len(survivors)} survive", flush=True)
+        if tried % 100 == 0:
+            print(f"{tried} of {len(mutants)} tried, {len(survivors)} survive", flush=True)
         pid = os.fork()
         if pid == 0:
-            os._exit(_try(mutant, reached.of(mutant.place)))
+            os._exit(_try(mutant, reached, telling))
         running[pid] = mutant
     while running:
         wait()
-    return sorted(survivors, key=lambda x: (x.place.file, x.line))
+    return sorted(survivors, key=lambda x: (x.file, x.line))
 
 
-def _try(mutant: Mutant, items: Sequence[pytest.Item]) -> int:
-    """In a process of its own: 0 when every test that reaches the mutant passes."""
+_NOTICED = struct.Struct("=I200s")  # which test, in which file
+
+
+def _learn(reached: _Reached, noticing: int) -> None:
+    """Counts which tests noticed a change, so that they come first for the next one."""
+    while True:
+        try:
+            number, file = _NOTICED.unpack(os.read(noticing, _NOTICED.size))
+        except BlockingIOError:
+            return
+        reached.noticed[file.rstrip(b"\0").decode(), number] += 1
+
+
+def _try(mutant: Mutant, reached: _Reached, telling: int) -> int:
+    """In a process of its own: UNNOTICED when every test that reaches the mutant passes, and the
+    server would start with it.
+    """
     silence = os.open(os.devnull, os.O_RDWR)
     for stream in (1, 2):
         os.dup2(silence, stream)
     signal.alarm(SECONDS)  # its default is to end the process: the mutant is noticed
     gc.unfreeze()
+    numbers = reached.of(mutant)
     try:
         mutant.apply()
         ends = time.monotonic() + ENOUGH
-        for item, following in zip(items, [*items[1:], None], strict=True):
-            if not _passes(item, following):
+        for number, following in zip(numbers, [*numbers[1:], len(reached.items)], strict=True):
+            if not reached.passes(number, following):
+                os.write(telling, _NOTICED.pack(number, mutant.file.encode()))
                 return 1
             if time.monotonic() > ends:
                 break
+        return int(mutant.refused())
     except BaseException:  # what the change broke beyond any test
         return 1
-    return 0
 
 
 def _said(mutant: Mutant) -> str:
-    return f"{mutant.place.file}:{mutant.line} {mutant.place.name}: {mutant.says}"
+    return f"{mutant.file}:{mutant.line} {mutant.name}: {mutant.says}"
 
 
 def _report(mutants: Sequence[Mutant], survivors: Sequence[Mutant]) -> None:
-    made = Counter(x.place.file for x in mutants)
-    left = Counter(x.place.file for x in survivors)
+    made = Counter(x.file for x in mutants)
+    left = Counter(x.file for x in survivors)
     width = max((len(x) for x in made), default=0)
     print("\nmade  left")
     for file, count in sorted(made.items()):
