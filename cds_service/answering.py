@@ -55,7 +55,7 @@ class Answering:
         family, service = self.service(service_id)
         call = parse_call(body, service.hook)
         facts = self._facts(call, family)
-        return self._writer(call).write(review(self.content, family, facts))
+        return self._writer(call).write(review(self.content, family, service, facts))
 
     def _writer(self, call: Call) -> CardWriter:
         return CardWriter(self.content, call.context, public_url=self.public_url)
@@ -78,8 +78,8 @@ class Answering:
         try:
             facts = self._facts(call, family)
         except Unsettled as unsettled:
-            return self._explain_unsettled(unsettled)
-        found = review(self.content, family, facts, also_off=True)
+            return self._explain_unsettled(family, unsettled)
+        found = review(self.content, family, service, facts, also_off=True)
         return self._explain(call, found)
 
     def _explain(self, call: Call, found: Review) -> Explanation:
@@ -94,15 +94,15 @@ class Answering:
             "series": series_of(self.content, found.facts),
         }
 
-    def _explain_unsettled(self, unsettled: Unsettled) -> Explanation:
+    def _explain_unsettled(self, family: Family, unsettled: Unsettled) -> Explanation:
         verdicts: list[TopicVerdict] = [
             {
-                "topic": code,
+                "topic": topic.code,
                 "verdict": "data-missing",
                 "reason": {"code": "required", "text": unsettled.diagnostics},
                 "evidence": [],
             }
-            for code in self.content.topics()
+            for topic in family.topics
         ]
         return {
             "status": 412,

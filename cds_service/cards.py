@@ -19,13 +19,15 @@ from cds_service.content_files import QUOTED, CardFile, Said
 from cds_service.evaluation import Review
 from cds_service.evidence import unique
 from cds_service.facts import Judged
-from cds_service.hook_request import PatientViewContext
+from cds_service.hook_request import HookContext
 from cds_service.loading import SUMMARY_LIMIT
 from cds_service.results import short
 from cds_service.rules import Indicator, Named, Verdict
 from cds_service.terminology import CANONICAL
 
 MOST_SUGGESTIONS = 5
+# Da Vinci Coverage Requirements Discovery, "Linking cards to requests": local references.
+ABOUT_ORDERS = "davinci-associated-resource"
 Uuid = Annotated[str, Meta(extra_json_schema={"format": "uuid"})]
 Url = Annotated[str, Meta(min_length=1, extra_json_schema={"format": "uri"})]
 _DRAFT = {
@@ -80,6 +82,7 @@ class Card(Struct, rename="camel"):
     ) = UNSET
     selection_behavior: Literal["any"] | UnsetType = UNSET
     override_reasons: Annotated[list[CardCoding], Meta(min_length=1)] | UnsetType = UNSET
+    extension: dict[str, Annotated[list[str], Meta(min_length=1)]] | UnsetType = UNSET
 
 
 class Cards(Struct, rename="camel"):
@@ -109,7 +112,7 @@ class CardWriter:
     """
 
     content: Content
-    context: PatientViewContext
+    context: HookContext
     new_id: Callable[[], str] = lambda: str(uuid4())
     public_url: str = ""
 
@@ -132,6 +135,7 @@ class CardWriter:
             ),
             suggestions=self._suggestions(review, topic, verdict) or UNSET,
             override_reasons=self._override_reasons(topic.card) or UNSET,
+            extension=_extension(verdict) or UNSET,
         )
         if card.suggestions:
             card.selection_behavior = "any"
@@ -160,6 +164,13 @@ class CardWriter:
         system = f"{CANONICAL}/CodeSystem/override-reasons"
         codes = unique((*card.override, *self.content.common_reasons))
         return [CardCoding(system, x, self.content.override_reasons[x].display) for x in codes]
+
+
+def _extension(verdict: Verdict) -> dict[str, list[str]]:
+    """Which draft orders the card is about; one without id cannot be referred to."""
+    assert verdict.advice is not None
+    references = unique(x.reference for x in verdict.advice.about if x.resource.id)
+    return {ABOUT_ORDERS: [*references]} if references else {}
 
 
 class _Words:
@@ -207,6 +218,7 @@ class _Words:
         blocks = [
             f"**{frame.why}:** {self._sentences(self._variant.why or card.why)}",
             self._findings(),
+            self._part(frame.about, self._about()),
             self._part(frame.checked, self._not_checked(review)),
             self._part(frame.consider, f"{self._sentences(consider)}; or {frame.none_of_these}."),
             self._part(frame.left_out, self._left_out()),
@@ -249,6 +261,11 @@ class _Words:
         amount = f"{title} {judged.value.comparator}{value} {unit}".replace("<", "&lt;").strip()
         told = f"{amount} on {measured.moment.text}"
         return told if judged.low is None is judged.high else f"{told}, {limits} ({source})"
+
+    def _about(self) -> str:
+        """The drafts, in the words of whoever wrote them."""
+        names = unique(x.name for x in self._advice.about if x.name.strip())
+        return f"{'; '.join(map(escaped, names))}." if names else ""
 
     def _not_checked(self, review: Review) -> str:
         sources = review.facts.chart.sources

@@ -121,6 +121,9 @@ def _cases(content: Content) -> Iterator[_Case]:
         builder = builder_for(content, family)
         by_hook = {service.hook: service.id for service in family.services}
         for vignette in vignettes:
+            if vignette.hook not in by_hook:
+                why = f"no service of {family.name} answers {vignette.hook}"
+                raise ContentError(vignette.file, f"vignette {vignette.id}: hook", why)
             body = msgspec.json.encode(builder.body(vignette, as_of, as_of))
             yield _Case(content, by_hook[vignette.hook], vignette, body, as_of)
 

@@ -132,6 +132,7 @@ class Variant(Strict):
     """The words for one situation; what it does not say, the card says for it."""
 
     indicator: Indicator
+    indicator_at: dict[str, Indicator] = {}
     when: str = ""
     summary: str = ""
     why: str = ""
@@ -142,7 +143,9 @@ class Variant(Strict):
 
 
 class CardFile(Strict):
-    """One topic: when it is shown, in what words, on what evidence."""
+    """One topic: when it is shown, in what words, on what evidence; `hooks` are those at which it
+    speaks (none: all of its services').
+    """
 
     row: Said
     title: Said
@@ -162,6 +165,7 @@ class CardFile(Strict):
     always_shown: bool = False
     capped: bool = True
     while_inpatient: Mode | None = None
+    hooks: list[str] = []
     phrases: dict[str, dict[str, str]] = {}
 
 
@@ -190,6 +194,7 @@ class Frame(Strict):
     none_of_these: str
     left_out: str
     more: str
+    about: str
 
 
 class SharedWords(Strict):

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
@@ -30,6 +31,7 @@ NOT_FIRM = frozenset({"unconfirmed", "provisional", "differential"})
 ACTIVE = frozenset({"active", "recurrence", "relapse"})
 INPATIENT = frozenset({"IMP", "ACUTE", "NONAC", "SS"})
 STAY = INPATIENT | {"OBSENC"}
+GIVEN_UP = frozenset({"cancelled", "stopped", "completed", "entered-in-error"})
 
 
 def first_date(today: int, *texts: str | None) -> Moment | None:
@@ -151,24 +153,34 @@ class Problem(Entry):
         return not codes_of(resource.verification_status) & NEVER_TRUE
 
 
-class Drug(Entry):
-    """A MedicationRequest, -Administration or -Statement that says the drug was meant or given."""
+@dataclass(frozen=True, slots=True)
+class Medicine:
+    """What a record or a draft says the drug is: the sets it belongs to, what the chart calls it
+    ("": nothing), and what it was identified by.
+    """
 
-    __slots__ = ("dosages", "first", "has_end", "last", "name", "runs")
+    sets: frozenset[str]
+    name: str
+    identified_by: str
 
-    def __init__(self, resource: Resource, sets: frozenset[str], name: str, today: int) -> None:
-        moment, end = _dose_dates(resource, today)
-        super().__init__(resource, sets, moment)
-        self.name = name
-        status = resource.status  # type: ignore[attr-defined]  # each of the three types has one
-        active = status in ("active", "in-progress")
-        self.runs = active and (end is None or end.last >= today)
-        self.first = moment
-        self.has_end = end is not None
-        self.last = end or moment
+
+class Prescribed(Entry):
+    """A drug with its dosage, recorded or drafted."""
+
+    __slots__ = ("dosages", "identified_by", "name")
+
+    def __init__(self, resource: Resource, medicine: Medicine, moment: Moment | None) -> None:
+        super().__init__(resource, medicine.sets, moment)
+        self.name = medicine.name
+        self.identified_by = medicine.identified_by
         self.dosages: list[Dosage] = getattr(resource, "dosage_instruction", None) or getattr(
             resource, "dosage", []
         )
+
+    def evidence(self) -> dict[str, str]:
+        """The entry as the explanation lists it, with what the drug was identified by."""
+        shown = super().evidence()
+        return {**shown, "by": self.identified_by} if self.identified_by else shown
 
     @property
     def title(self) -> str:
@@ -197,6 +209,22 @@ class Drug(Entry):
         times = _doses_a_day(self.dosages, self.name)
         return None if single is None or times is None else single * times
 
+
+class Drug(Prescribed):
+    """A MedicationRequest, -Administration or -Statement that says the drug was meant or given."""
+
+    __slots__ = ("first", "has_end", "last", "runs")
+
+    def __init__(self, resource: Resource, medicine: Medicine, today: int) -> None:
+        moment, end = _dose_dates(resource, today)
+        super().__init__(resource, medicine, moment)
+        status = resource.status  # type: ignore[attr-defined]  # each of the three types has one
+        active = status in ("active", "in-progress")
+        self.runs = active and (end is None or end.last >= today)
+        self.first = moment
+        self.has_end = end is not None
+        self.last = end or moment
+
     @staticmethod
     def counts(resource: Resource) -> bool:
         """Whether the record says that the drug was meant or given."""
@@ -211,6 +239,25 @@ class Drug(Entry):
                 and not resource.do_not_perform
             )
         return False
+
+
+class Draft(Prescribed):
+    """A draft MedicationRequest that the call is about; `reasons` are the sets of what it is for,
+    as the draft itself says.
+    """
+
+    __slots__ = ("reasons",)
+
+    def __init__(
+        self, resource: MedicationRequest, medicine: Medicine, reasons: frozenset[str], today: int
+    ) -> None:
+        super().__init__(resource, medicine, first_date(today, resource.authored_on))
+        self.reasons = reasons
+
+    @staticmethod
+    def counts(resource: MedicationRequest) -> bool:
+        """Whether signing it would give the drug: an order that is signed again has any status."""
+        return resource.status not in GIVEN_UP and not resource.do_not_perform
 
 
 def _dose_dates(resource: Resource, today: int) -> tuple[Moment | None, Moment | None]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cds_service.content import Content, Family, Topic
-from cds_service.content_files import Hold, Mode
+from cds_service.content_files import Hold, Mode, Service
 from cds_service.evidence import Answer, Record, Undecided, surely, unique
 from cds_service.facts import PatientFacts
 from cds_service.rules import Advice, Verdict
@@ -31,9 +31,16 @@ class Review:
 
 
 def review(
-    content: Content, family: Family, facts: PatientFacts, *, also_off: bool = False
+    content: Content,
+    family: Family,
+    service: Service,
+    facts: PatientFacts,
+    *,
+    also_off: bool = False,
 ) -> Review:
-    """The verdict of every topic; topics switched off are evaluated only when asked for."""
+    """The verdict of every topic at the service's hook; topics switched off are evaluated only when
+    asked for.
+    """
     holding = _Holds(family, facts)
     verdicts: list[Verdict] = []
     finished: list[Verdict] = []
@@ -42,10 +49,13 @@ def review(
         if mode == "off" and not also_off:
             verdicts.append(_switched_off(topic))
             continue
+        if topic.card.hooks and service.hook not in topic.card.hooks:
+            verdicts.append(_at_another_hook(topic, facts))
+            continue
         verdict = _ask(topic, facts, holding.unchecked(topic))
         if verdict.advice is not None:
             alive = _plan_orders(topic, verdict, verdict.advice, facts)
-            _settle_indicator(topic, verdict, facts)
+            _settle_indicator(topic, verdict, facts, service.hook)
             holding.apply(topic, verdict)
             _hold_by_mode(topic, verdict, mode, facts)
             if not alive:
@@ -60,6 +70,19 @@ def review(
 
 def _switched_off(topic: Topic) -> Verdict:
     return Verdict(topic.code, "suppressed", Record(topic.code, ""), by="off")
+
+
+def _at_another_hook(topic: Topic, facts: PatientFacts) -> Verdict:
+    """A topic that has nothing to say at this hook, whoever the patient is."""
+    record = facts.trace.begin(topic.code)
+    facts.trace.ask(
+        ("hook", topic.code),
+        "hook",
+        f"Does it speak at this hook, not only at {' and '.join(topic.card.hooks)}?",
+        True,
+        lambda: facts.trace.answer(False),
+    )
+    return Verdict(topic.code, "not-applicable", record)
 
 
 def _ask(topic: Topic, facts: PatientFacts, unchecked: list[str]) -> Verdict:
@@ -98,12 +121,13 @@ def _silence(record: Record) -> str:
     return "not-applicable" if said_yes or last.gate else "not-met"
 
 
-def _settle_indicator(topic: Topic, verdict: Verdict, facts: PatientFacts) -> None:
-    """The variant's indicator, capped when a source was not answered that could have silenced the
-    row.
+def _settle_indicator(topic: Topic, verdict: Verdict, facts: PatientFacts, hook: str) -> None:
+    """The variant's indicator at the hook, capped when a source was not answered that could have
+    silenced the row.
     """
     assert verdict.advice is not None
-    verdict.indicator = topic.card.variant[verdict.advice.variant].indicator
+    variant = topic.card.variant[verdict.advice.variant]
+    verdict.indicator = variant.indicator_at.get(hook, variant.indicator)
     sources = facts.chart.sources
     if topic.card.capped and any(sources[x].key.caps for x in verdict.unchecked if x in sources):
         verdict.indicator = "info"

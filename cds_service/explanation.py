@@ -9,6 +9,7 @@ from msgspec import Meta
 
 from cds_service.cards import Card
 from cds_service.content import Content
+from cds_service.drafts import WHERE as DRAFTS
 from cds_service.evaluation import Review
 from cds_service.evidence import Record, Rejected, outcome_of, unique
 from cds_service.facts import Judged, PatientFacts
@@ -28,7 +29,7 @@ class Because(TypedDict):
 
 class UsedEntry(TypedDict):
     """An entry of the chart behind an answer; `limits` are those a number was judged by, `range` is
-    what the report prints.
+    what the report prints, `by` is what a drug was identified by.
     """
 
     reference: str
@@ -36,6 +37,7 @@ class UsedEntry(TypedDict):
     value: NotRequired[str]
     range: NotRequired[str]
     limits: NotRequired[str]
+    by: NotRequired[str]
 
 
 class RejectedEntry(TypedDict):
@@ -77,7 +79,9 @@ class LeftAside(TypedDict):
 
 
 class KeyRead(TypedDict):
-    """What became of a prefetch key; `*` stands for what belongs to none."""
+    """What became of a prefetch key, or of the hook's draft orders; `*` stands for what belongs to
+    none.
+    """
 
     key: str
     state: State
@@ -214,6 +218,10 @@ def _entries(entries: Iterable[Any]) -> list[UsedEntry]:
 def data_of(chart: Chart) -> list[KeyRead]:
     """What became of every prefetch key, and what was left aside."""
     found = [_source(source) for source in chart.sources.values()]
+    if chart.drafted is not None:
+        odd: list[LeftAside] = [{"where": x.where, "why": x.why} for x in chart.drafted]
+        used = len(chart.drafts)
+        found.append({"key": DRAFTS, "state": "answered", "used": used, "skipped": odd})
     aside: list[LeftAside] = [{"where": x.where, "why": x.why} for x in chart.elsewhere]
     aside += [
         {

@@ -10,7 +10,18 @@ from decimal import Decimal
 from types import MappingProxyType
 
 from cds_service.dates import Moment, as_text, completed_years, parse_date
-from cds_service.entries import INPATIENT, STAY, Act, Drug, Entry, Problem, Report, Request, Stay
+from cds_service.entries import (
+    INPATIENT,
+    STAY,
+    Act,
+    Draft,
+    Drug,
+    Entry,
+    Problem,
+    Report,
+    Request,
+    Stay,
+)
 from cds_service.evidence import (
     Answer,
     Rejected,
@@ -21,14 +32,16 @@ from cds_service.evidence import (
     question,
     surely,
 )
-from cds_service.holdings import DRUG_TYPES, Holdings
+from cds_service.holdings import Holdings
 from cds_service.prefetch import Chart, PrefetchKey
 from cds_service.quantity import Quantity
+from cds_service.resources import DRUG_TYPES
 from cds_service.results import Judged, Measured, MeasureOf, Result, short
 from cds_service.terminology import Terminology
 
 __all__ = [
     "Answer",
+    "Draft",
     "Drug",
     "Entry",
     "Judged",
@@ -463,6 +476,17 @@ class PatientFacts:
     def drugs(self, name: str) -> list[Drug]:
         """The records of drugs of a set that were meant or given."""
         return self._held.drugs(name)
+
+    def drafts(self, name: str) -> list[Draft]:
+        """The draft prescriptions of a set that the call is about; the others are named as what
+        they are not.
+        """
+        found = self._held.drafts(name)
+        others = [x for x in self._held.drafts("*") if x not in found]
+        self.trace.frame.rejected.append(
+            [Rejected(x, "of another drug" if x.name else "names no drug") for x in others]
+        )
+        return found
 
     def acts(self, name: str) -> list[Act]:
         """The completed procedures of a set."""

@@ -5,7 +5,18 @@ asked for.
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar, cast
 
-from cds_service.entries import SIMPLY_ABSENT, Act, Drug, Entry, Problem, Report, Request, Stay
+from cds_service.entries import (
+    SIMPLY_ABSENT,
+    Act,
+    Draft,
+    Drug,
+    Entry,
+    Medicine,
+    Problem,
+    Report,
+    Request,
+    Stay,
+)
 from cds_service.prefetch import Chart
 from cds_service.resources import (
     CodeableConcept,
@@ -18,14 +29,16 @@ from cds_service.resources import (
     MedicationStatement,
     Observation,
     Procedure,
+    Reference,
+    Resource,
     ServiceRequest,
 )
 from cds_service.results import Result
 from cds_service.terminology import Terminology, spoken
 
-DRUG_TYPES = (MedicationRequest, MedicationAdministration, MedicationStatement)
 NOT_HELD = frozenset({"entered-in-error", "cancelled", "planned"})
 E = TypeVar("E", bound=Entry)
+R = TypeVar("R", bound=Resource)
 
 
 class Holdings:
@@ -104,9 +117,43 @@ class Holdings:
         ]
         for resource in recorded:
             if Drug.counts(resource):
-                concept = self._medication(resource)
-                name = next(iter(texts_of(concept)), "")
-                yield Drug(resource, self._terms.of_concept(concept), name, self._today)
+                yield Drug(resource, self._medicine(resource), self._today)
+
+    def drafts(self, name: str) -> list[Draft]:
+        """The draft prescriptions of a set that the call is about."""
+        return self._sorted(Draft, self._drafts).get(name, [])
+
+    def _drafts(self) -> Iterable[Draft]:
+        for resource in self._chart.drafts:
+            if isinstance(resource, MedicationRequest) and Draft.counts(resource):
+                medicine, reasons = self._medicine(resource), self._reasons(resource)
+                yield Draft(resource, medicine, reasons, self._today)
+
+    def _reasons(self, draft: MedicationRequest) -> frozenset[str]:
+        """The sets of what a draft is for: coded in it, or a problem of the chart that it names."""
+        concepts: list[CodeableConcept | None] = [*draft.reason_code]
+        problems = [*self._chart.of(Condition), *self._beside(Condition)]
+        for reason in draft.reason_reference:
+            target = _target(reason)
+            contained = [x for x in draft.contained if x.id == target]
+            named = [x for x in problems if x.id == target]
+            concepts += [x.code for x in contained]
+            concepts += [x.code for x in named if Problem.counts(x)]
+            if not named and not contained:
+                concepts.append(CodeableConcept(text=reason.display))
+        return frozenset(name for x in concepts for name in self._terms.of_concept(x))
+
+    def _beside(self, kind: type[R]) -> list[R]:
+        """What came with the drafts."""
+        return [x for x in (*self._chart.drafts, *self._chart.beside) if isinstance(x, kind)]
+
+    def _medicine(
+        self, resource: MedicationRequest | MedicationAdministration | MedicationStatement
+    ) -> Medicine:
+        concept = self._medication(resource)
+        sets = self._terms.of_concept(concept)
+        by = self._terms.identified_by(concept) if sets else ""
+        return Medicine(sets, next(iter(texts_of(concept)), ""), by)
 
     def _medication(
         self, resource: MedicationRequest | MedicationAdministration | MedicationStatement
@@ -115,11 +162,11 @@ class Holdings:
         named = resource.medication_reference
         if resource.medication_codeable_concept is not None or named is None:
             return resource.medication_codeable_concept
-        target = (named.reference or "").lstrip("#").rsplit("/", 1)[-1]
+        target = _target(named)
         for contained in resource.contained:
             if contained.id == target:
                 return contained.code
-        for medication in self._chart.of(Medication):
+        for medication in (*self._chart.of(Medication), *self._beside(Medication)):
             if medication.id == target:
                 return medication.code
         return CodeableConcept(text=named.display)
@@ -156,8 +203,14 @@ class Holdings:
         return [x for x in self._sorted(Request, self._requests).get(name, []) if x.open]
 
     def _requests(self) -> Iterable[Request]:
-        for resource in self._chart.of(ServiceRequest):
+        for resource in (*self._chart.of(ServiceRequest), *self._beside(ServiceRequest)):
             yield Request(resource, self._terms.of_concept(resource.code), self._today)
+
+
+def _target(reference: Reference) -> str:
+    """The id that a reference leads to: relative, absolute, contained or a urn."""
+    plain = (reference.reference or "").partition("/_history/")[0].removeprefix("urn:uuid:")
+    return plain.lstrip("#").rsplit("/", 1)[-1]
 
 
 def texts_of(concept: CodeableConcept | None) -> tuple[str, ...]:

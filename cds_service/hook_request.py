@@ -25,15 +25,44 @@ class FhirAuthorization(Struct, frozen=True):
     patient: str | None = None
 
 
-class PatientViewContext(Struct, rename="camel", frozen=True):
-    """The context of patient-view (hook version 1.0)."""
+NOTHING = Raw(b"")
+
+
+class HookContext(Struct, rename="camel", frozen=True):
+    """What the context of every hook we answer has."""
 
     user_id: str
     patient_id: str
     encounter_id: str | None = None
 
 
-CONTEXTS: Mapping[str, type[PatientViewContext]] = {"patient-view": PatientViewContext}
+class PatientViewContext(HookContext, frozen=True):
+    """The context of patient-view (hook version 1.0)."""
+
+
+class OrderSignContext(HookContext, rename="camel", frozen=True, kw_only=True):
+    """The context of order-sign (hook version 1.0); the draft orders are still bytes."""
+
+    draft_orders: Raw
+
+
+class OrderSelectContext(HookContext, rename="camel", frozen=True):
+    """The context of order-select (hook version 1.0). Neither is there where nothing is selected
+    yet: the CDS Hooks Sandbox fires the hook so when its tab is opened again.
+    """
+
+    draft_orders: Raw = NOTHING
+    selections: list[str] | None = None
+
+
+CONTEXTS: Mapping[str, type[HookContext]] = {
+    "patient-view": PatientViewContext,
+    "order-select": OrderSelectContext,
+    "order-sign": OrderSignContext,
+}
+
+
+ORDER_HOOKS = ("order-select", "order-sign")
 
 
 class HookRequest(Struct, rename="camel", frozen=True):
@@ -58,7 +87,7 @@ class Call(Struct, frozen=True):
 
     hook: str
     hook_instance: str
-    context: PatientViewContext
+    context: HookContext
     fhir_server: str | None
     fhir_authorization: FhirAuthorization | None
     prefetch: dict[str, Raw]
@@ -120,7 +149,7 @@ def _check_whole(body: bytes) -> None:
         raise NotJson("The body is not JSON.") from None
 
 
-def _context(raw: Raw, hook: str) -> PatientViewContext:
+def _context(raw: Raw, hook: str) -> HookContext:
     try:
         context = _contexts[hook].decode(raw)
     except msgspec.ValidationError as error:
@@ -136,7 +165,17 @@ def _context(raw: Raw, hook: str) -> PatientViewContext:
     ):
         if text is not None and not pattern.match(text):
             raise BrokenRequest("The request breaks CDS Hooks.", f"{name} is not of its form")
+    if isinstance(context, OrderSelectContext):
+        _check_together(context)
     return msgspec.structs.replace(context, patient_id=patient_id, encounter_id=encounter_id)
+
+
+def _check_together(context: OrderSelectContext) -> None:
+    """Raises BrokenRequest for selections without the orders they select from, or the reverse."""
+    drafted = bytes(context.draft_orders) not in (b"", b"null")
+    if drafted is (context.selections is None):
+        missing = "selections" if drafted else "draftOrders"
+        raise BrokenRequest("The request breaks CDS Hooks.", f"context.{missing} is required")
 
 
 def _check_authorization(given: FhirAuthorization, fhir_server: str | None) -> None:

@@ -9,7 +9,7 @@ import inspect
 import re
 import sys
 import traceback
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from decimal import Decimal
 from functools import lru_cache
 from pathlib import Path
@@ -107,6 +107,7 @@ class _Loader:
         _make_importable(self.root)
         families = tuple(self._family(x) for x in self._folders())
         self._check_ids(families)
+        _check_same_topics(families)
         self._check_references()
         self._check_names(families)
         self._check_shared_phrases(families)
@@ -390,6 +391,7 @@ class _Loader:
                 raise ContentError(file, "override", why)
         self._check_orders(file, "orders", card.orders)
         self._check_orders(file, "kept_alive_by", card.kept_alive_by)
+        _check_hooks(file, card, [x.hook for x in found.service])
         _check_phrases(file, card.phrases, found.placeholders)
         for where, text in (("contrary", card.contrary), ("limits", card.limits)):
             if names := _PLACEHOLDER.findall(text):
@@ -613,6 +615,32 @@ def _check_alive(file: str, topic: Topic, given: Sequence[AdviceGiven]) -> None:
                 "done and is never shown; give it orders, or always_shown = true"
             )
             raise ContentError(file, f"variant.{name}", why)
+
+
+def _check_hooks(file: str, card: CardFile, hooks: Collection[str]) -> None:
+    """Raises ContentError for a hook that no service of the family answers."""
+    named = [("hooks", x) for x in card.hooks]
+    for name, variant in card.variant.items():
+        named += [(f"variant.{name}.indicator_at", x) for x in variant.indicator_at]
+    for key, hook in named:
+        if hook not in hooks:
+            raise ContentError(file, key, f"{hook} is none of {', '.join(hooks)}")
+
+
+def _check_same_topics(families: Iterable[Family]) -> None:
+    """Raises ContentError for a topic of two families that is not the same in both: it has one mode
+    and one name.
+    """
+    seen: dict[str, CardFile] = {}
+    for family in families:
+        for topic in family.topics:
+            card = seen.setdefault(topic.code, topic.card)
+            for key in ("row", "title", "mode"):
+                here, there = getattr(topic.card, key), getattr(card, key)
+                if here != there:
+                    file = f"{family.name}/cards/{topic.rule.__name__}.toml"
+                    why = f'is "{here}", and "{there}" in another family\'s card of the same name'
+                    raise ContentError(file, key, why)
 
 
 def _camel(name: str) -> str:

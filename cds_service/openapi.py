@@ -98,6 +98,33 @@ _HEADERS = {
 
 _SAID: Json = {"type": "string", "pattern": r"\S"}
 _ID = r"(?!\.{1,2}$)[^/\s?#]+$"
+_CONTEXT: Json = {
+    "userId": {"type": "string", "pattern": r"^[A-Z][A-Za-z]+/[^/\s?#]+$"},
+    "patientId": {"type": "string", "pattern": f"^(Patient/)?{_ID}"},
+    "encounterId": {"type": ["string", "null"], "pattern": f"^(Encounter/)?{_ID}"},
+}
+_DRAFTS: Json = {
+    "type": "object",
+    "required": ["resourceType"],
+    "properties": {
+        "resourceType": {"const": "Bundle"},
+        "entry": {"type": ["array", "object", "null"]},
+    },
+    "description": "FHIR R4; any type of Bundle, and drafts without required elements.",
+}
+# order-select without both is somebody who has selected nothing yet.
+_BOTH_OR_NONE: Json = {
+    "if": {
+        "anyOf": [
+            {"required": [name], "properties": {name: {"not": {"type": "null"}}}}
+            for name in ("draftOrders", "selections")
+        ]
+    },
+    "then": {
+        "required": ["draftOrders", "selections"],
+        "properties": {name: {"not": {"type": "null"}} for name in ("draftOrders", "selections")},
+    },
+}
 _ASKED: Mapping[str, Json] = {
     "HookRequest": {
         "hook": {"enum": list(CONTEXTS)},
@@ -119,10 +146,16 @@ _ASKED: Mapping[str, Json] = {
             "description": "The patient of the context, where it is given.",
         },
     },
-    "PatientViewContext": {
-        "userId": {"type": "string", "pattern": r"^[A-Z][A-Za-z]+/[^/\s?#]+$"},
-        "patientId": {"type": "string", "pattern": f"^(Patient/)?{_ID}"},
-        "encounterId": {"type": ["string", "null"], "pattern": f"^(Encounter/)?{_ID}"},
+    "PatientViewContext": _CONTEXT,
+    "OrderSignContext": {**_CONTEXT, "draftOrders": _DRAFTS},
+    "OrderSelectContext": {
+        **_CONTEXT,
+        "draftOrders": {"anyOf": [_DRAFTS, {"type": "null"}]},
+        "selections": {
+            "type": ["array", "null"],
+            "items": {"type": "string"},
+            "description": "The draft orders that are selected, as type/id.",
+        },
     },
 }
 _TOKEN_NEEDS_SERVER: Json = {
@@ -152,6 +185,7 @@ def _schemas() -> Json:
     for name, members in _ASKED.items():
         found[name]["properties"] |= members
     found["HookRequest"] |= _TOKEN_NEEDS_SERVER
+    found["OrderSelectContext"] |= _BOTH_OR_NONE
     # CDS Hooks 2.0, "Card Attributes": each of the two requires the other.
     found["Card"]["dependentRequired"] = {
         "suggestions": ["selectionBehavior"],

@@ -6,6 +6,7 @@ A value is read under the site's name for a key, else discovery's, else by what 
 
 import json
 import re
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,10 +16,13 @@ from urllib.parse import quote
 import msgspec
 
 from cds_service.deliveries import Delivery, deliver
+from cds_service.drafts import Drafts, drafts_of
 from cds_service.errors import DataUnobtainable, NotJson
 from cds_service.fhir_client import Fetched
 from cds_service.hook_request import Call
 from cds_service.resources import (
+    DRUG_TYPES,
+    Medication,
     Note,
     Observation,
     Patient,
@@ -101,6 +105,9 @@ class Source:
 class Chart:
     """The patient's resources by type, what belongs to somebody else, and the state of every key;
     `unasked` counts those of the patient's that no key asks for, by type.
+
+    `drafts` are the draft orders that the call is about, `beside` is what came with them, and
+    `drafted` says what was odd about them (None: the hook has no draft orders).
     """
 
     patient: Patient | None = None
@@ -110,6 +117,9 @@ class Chart:
     unasked: Counter[str] = field(default_factory=Counter)
     sources: dict[str, Source] = field(default_factory=dict)
     elsewhere: list[Note] = field(default_factory=list)
+    drafts: list[Resource] = field(default_factory=list)
+    beside: list[Resource] = field(default_factory=list)
+    drafted: list[Note] | None = None
 
     def of(self, kind: type[R]) -> list[R]:
         """The patient's resources of one type."""
@@ -156,6 +166,7 @@ def _settle(
     seconds: float,
 ) -> Chart:
     sorting = _Sorting(call.context.patient_id, index)
+    sorting.drafts = drafts_of(call.context)
     known = {key.name: key for key in index.keys}
     named: list[tuple[PrefetchKey, Delivery]] = []
     unnamed: list[tuple[str, Delivery]] = []
@@ -171,9 +182,12 @@ def _settle(
         sorting.accept(key, delivery, "prefetch")
     for name, delivery in unnamed:
         sorting.infer(name, delivery)
-    lacking = [key for key in index.keys if sorting.lacks(key)]
-    if lacking and fetcher is not None and call.fhir_server and fetcher.allows(call.fhir_server):
-        _fetch(call, lacking, fetcher, seconds, sorting)
+    if fetcher is not None and call.fhir_server and fetcher.allows(call.fhir_server):
+        ends = time.monotonic() + seconds
+        if lacking := [key for key in index.keys if sorting.lacks(key)]:
+            _fetch(call, lacking, fetcher, seconds, sorting)
+        if drugs := sorting.drugs_without_words(call.fhir_server):
+            _fetch_drugs(call, drugs, fetcher, max(ends - time.monotonic(), 0), sorting)
     chart = sorting.chart()
     required = [key for key in index.keys if key.required and sorting.lacks(key)]
     if required:
@@ -214,20 +228,47 @@ def _fetch(
     seconds: float,
     sorting: "_Sorting",
 ) -> None:
-    token = None
-    granted = call.fhir_authorization
-    if granted is not None:
-        if granted.expires_in <= 0:
-            return
-        token = granted.access_token
-        lacking = [x for x in lacking if scope_covers(granted.scope, x.type, read=x.is_read)]
+    lacking = [x for x in lacking if _may_ask(call, x.type, read=x.is_read)]
     queries = {key.name: _expand(key.template, call.context.patient_id) for key in lacking}
-    assert call.fhir_server is not None
-    fetched = fetcher.fetch(call.fhir_server, queries, token=token, seconds=seconds)
+    fetched = _ask(call, queries, fetcher, seconds)
     for key in lacking:
         sorting.accept_fetched(key, fetched[key.name])
 
 
+def _fetch_drugs(
+    call: Call, drugs: Sequence[str], fetcher: Fetcher, seconds: float, sorting: "_Sorting"
+) -> None:
+    """What the drugs are that the record names by nothing but a reference."""
+    if not _may_ask(call, "Medication", read=True):
+        return
+    for reference, fetched in _ask(call, {x: x for x in drugs}, fetcher, seconds).items():
+        for page in fetched.pages:
+            sorting.keep(_deliver_page(page, reference))
+        if fetched.why:
+            sorting.note(Note(reference, f"could not be fetched: {fetched.why}"))
+
+
+def _may_ask(call: Call, resource_type: str, *, read: bool) -> bool:
+    """Whether the client's grant, where it gave one, covers a query."""
+    granted = call.fhir_authorization
+    return granted is None or (
+        granted.expires_in > 0 and scope_covers(granted.scope, resource_type, read=read)
+    )
+
+
+def _ask(
+    call: Call, queries: Mapping[str, str], fetcher: Fetcher, seconds: float
+) -> dict[str, Fetched]:
+    if not queries:
+        return {}
+    granted = call.fhir_authorization
+    token = granted.access_token if granted is not None else None
+    assert call.fhir_server is not None
+    return fetcher.fetch(call.fhir_server, queries, token=token, seconds=seconds)
+
+
+MOST_DRUGS = 20  # a call waits for them
+_MEDICATION = re.compile(r"Medication/([A-Za-z0-9.-]{1,128})(?:/_history/|\Z)")
 _SAFE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}\Z")
 _SPECIAL = re.compile(r"([\\,|$])")  # between the values of a search parameter (FHIR R4, 3.1.1.4.6)
 
@@ -286,6 +327,7 @@ class _Sorting:
         self._unread: Counter[str] = Counter()
         self._unasked: Counter[str] = Counter()
         self._elsewhere: list[Note] = []
+        self.drafts: Drafts | None = None
 
     def keep(self, delivery: Delivery) -> None:
         """Adds what was delivered, before anybody asks whose it is."""
@@ -296,6 +338,28 @@ class _Sorting:
             for url, x in delivery.resources
             if isinstance(x, Patient) and url and self._is_own(x)
         }
+
+    def note(self, note: Note) -> None:
+        """Adds something odd that belongs to no key."""
+        self._elsewhere.append(note)
+
+    def drugs_without_words(self, server: str) -> list[str]:
+        """`Medication/id` of the server for each of the patient's drugs that is named by a
+        reference only, which nothing sent resolves; at most so many.
+        """
+        drafts = self.drafts.chosen if self.drafts is not None else []
+        sent = [x for _, x in self._resources] + (self.drafts.beside if self.drafts else [])
+        known = {x.id for x in sent if isinstance(x, Medication)}
+        wanted: list[str] = []
+        for resource in (*drafts, *(x for _, x in self._resources)):
+            if isinstance(resource, DRUG_TYPES) and self._is_own(resource):
+                reference = resource.medication_reference
+                if resource.medication_codeable_concept is None and reference is not None:
+                    path = (reference.reference or "").removeprefix(f"{server.rstrip('/')}/")
+                    named = _MEDICATION.match(path)
+                    if named and not reference.display and named[1] not in known:
+                        wanted.append(f"Medication/{named[1]}")
+        return list(dict.fromkeys(wanted))[:MOST_DRUGS]
 
     def lacks(self, key: PrefetchKey) -> bool:
         """Whether the key is still without a full answer; a read must have brought the patient."""
@@ -410,7 +474,16 @@ class _Sorting:
                 continue
             seen.add(identity)
             self._place(resource, chart)
+        if self.drafts is not None:
+            self._place_drafts(self.drafts, chart)
         return chart
+
+    def _place_drafts(self, drafts: Drafts, chart: Chart) -> None:
+        """Drafts are no record of anything: they stay apart from the chart's resources."""
+        chart.drafts = [x for x in drafts.chosen if self._is_own(x)]
+        chart.beside = [x for x in drafts.beside if self._is_own(x)]
+        chart.foreign += [x for x in (*drafts.chosen, *drafts.beside) if not self._is_own(x)]
+        chart.drafted = drafts.notes
 
     def _place(self, resource: Resource, chart: Chart) -> None:
         own = self._is_own(resource)

@@ -179,6 +179,8 @@ class MedicationRequest(Clinical, tag="MedicationRequest"):
     authored_on: str | None = None
     dosage_instruction: list[Dosage] = []
     dispense_request: DispenseRequest | None = None
+    reason_code: list[CodeableConcept] = []
+    reason_reference: list[Reference] = []
     contained: list[Contained] = []
 
 
@@ -199,6 +201,9 @@ class MedicationStatement(Clinical, tag="MedicationStatement"):
     effective_period: Period | None = None
     dosage: list[Dosage] = []
     contained: list[Contained] = []
+
+
+DRUG_TYPES = (MedicationRequest, MedicationAdministration, MedicationStatement)
 
 
 class Medication(Resource, tag="Medication"):

@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import Literal
 
 from cds_service.evidence import Record
-from cds_service.facts import Judged, PatientFacts, Report, Result
+from cds_service.facts import Draft, Judged, PatientFacts, Report, Result
 
 Outcome = Literal[
     "fired", "suppressed", "not-applicable", "data-missing", "data-unusable", "not-met"
@@ -35,7 +35,7 @@ class Advice:
     orders worth repeating: only an open order leaves them out; `hinges_on` are the orders without
     which the card is not worth showing (none: the card's own); `held_by` names what defers the
     advice although every condition held; `quoted` is text of the chart for the placeholder {quoted}
-    of the detail.
+    of the detail; `about` are the drafts that the card names, in words and by reference.
     """
 
     topic: str
@@ -48,6 +48,7 @@ class Advice:
     hinges_on: tuple[str, ...] | None = None
     held_by: str = ""
     quoted: str = ""
+    about: Sequence[Draft] = ()
 
 
 Rule = Callable[[PatientFacts], Iterator[Advice]]

@@ -286,6 +286,18 @@ class Terminology:
         texts = map(local_text, spoken(concept) if concept is not None else ())
         return frozenset(name for text in texts for name in self._local.get(text, ()))
 
+    def identified_by(self, concept: CodeableConcept | None) -> str:
+        """What brought a concept into its sets: the first code that did, or its words; "" when it
+        is in none.
+        """
+        for coding in concept.coding if concept is not None else ():
+            where = same_system(coding.system)
+            plain = plain_code(where, coding.code or "")
+            if names := self._of_coding(coding.system, coding.code or "")[0]:
+                listed = any((where, plain) in self.sets[x].codes for x in names)
+                return f"{'code' if listed else 'group of codes'} {where}|{coding.code}"
+        return "words" if self.of_concept(concept) else ""
+
     def of_concept(self, concept: CodeableConcept | None) -> frozenset[str]:
         """The sets a concept belongs to, by its codings, else by its text."""
         if concept is None:

@@ -22,12 +22,13 @@ class ModeHere(Published):
 
 class Situation(Published):
     """The words for one variant, and when they are said; {names} stand for what the chart fills
-    in.
+    in. `indicator_at` has the hooks with an indicator of their own.
     """
 
     name: str
     when: str
     indicator: str
+    indicator_at: dict[str, str]
     summary: str
     why: str
     consider: str
@@ -199,7 +200,9 @@ class Code(Published):
 
 
 class TopicPage(Published):
-    """All that is published of one topic."""
+    """All that is published of one topic; `elsewhere` is the same for other services that have it,
+    by a rule of their own.
+    """
 
     code: str
     row: str
@@ -221,6 +224,7 @@ class TopicPage(Published):
     remarks: list[Attribute]
     content: ContentVersion
     rule: Code
+    elsewhere: list["TopicPage"]
 
 
 class TopicLine(Published):

@@ -43,13 +43,18 @@ _REMARKS = {"limits": "Limits of the evidence", "provenance": "Where the topics 
 
 
 def topic_pages(content: Content) -> dict[str, TopicPage]:
-    """What is published of every topic, by its code."""
+    """What is published of every topic, by its code; where several families have it, the others
+    follow the first.
+    """
     library = Library(content.folder)
-    return {
-        topic.code: _Writer(content, family, topic, library).page()
-        for family in content.families
-        for topic in family.topics
-    }
+    pages: dict[str, TopicPage] = {}
+    for family in content.families:
+        for topic in family.topics:
+            page = _Writer(content, family, topic, library).page()
+            first = pages.setdefault(topic.code, page)
+            if first is not page:
+                first.elsewhere.append(page)
+    return pages
 
 
 def topic_list(content: Content, pages: dict[str, TopicPage]) -> TopicList:
@@ -63,7 +68,7 @@ def topic_list(content: Content, pages: dict[str, TopicPage]) -> TopicList:
             mode=page.mode.here,
             shipped_mode=page.mode.shipped,
             tier=page.evidence.tier,
-            services=page.services,
+            services=[x for part in (page, *page.elsewhere) for x in part.services],
             path=f"/topics/{page.code}",
         )
         for page in pages.values()
@@ -102,7 +107,7 @@ class _Writer:
             row=card.row,
             title=card.title,
             says=what_it_says(reading.code.function).removeprefix(f"{card.row}: "),
-            services=[x.id for x in self.family.services],
+            services=[x.id for x in self.family.services if not card.hooks or x.hook in card.hooks],
             mode=self._mode(),
             situations=[*self._situations()],
             fillings=[*self._fillings()],
@@ -118,6 +123,7 @@ class _Writer:
             remarks=[Attribute(x, y, getattr(attributes, x)) for x, y in _REMARKS.items()],
             content=content_version(self.content),
             rule=Code(reading.code.module.file, reading.code.source),
+            elsewhere=[],
         )
 
     def _mode(self) -> ModeHere:
@@ -133,6 +139,7 @@ class _Writer:
                 name=name,
                 when=variant.when or name.replace("-", " "),
                 indicator=variant.indicator,
+                indicator_at=dict(variant.indicator_at),
                 summary=variant.summary or card.summary,
                 why=variant.why or card.why,
                 consider=variant.consider or card.consider,
@@ -154,7 +161,10 @@ class _Writer:
     def _standing(self) -> Standing:
         precedence, code = self.family.precedence, self.topic.code
         keys = self.family.keys.keys
-        warns = any(x.indicator != "info" for x in self.card.variant.values())
+        indicators = [
+            x for v in self.card.variant.values() for x in (v.indicator, *v.indicator_at.values())
+        ]
+        warns = any(x != "info" for x in indicators)
         return Standing(
             rank=self.topic.rank + 1,
             of=len(self.family.topics),

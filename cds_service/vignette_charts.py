@@ -196,6 +196,24 @@ class Chart:
             doNotPerform=item.get("do_not_perform"),
         )
 
+    def _draft(self, item: Item) -> Json:
+        """A draft order: of a drug, or of a test by its name."""
+        status, intent = item.get("status", "draft"), item.get("intent", "order")
+        if "order" in item:
+            request = {"resourceType": "ServiceRequest", "code": self._order_code(item)}
+            return {**request, "status": status, "intent": intent}
+        dosage = _dosage(item)
+        return _without_nones(
+            resourceType="MedicationRequest",
+            status=status,
+            intent=intent,
+            medicationCodeableConcept=_drug(item),
+            authoredOn=self._moved(item.get("date")),
+            dosageInstruction=[dosage] if dosage else None,
+            reasonCode=[_concept(x) for x in item.get("reasons", ())] or None,
+            doNotPerform=item.get("do_not_perform"),
+        )
+
 
 _RESOURCES: Mapping[str, Callable[[Chart, Item], Json]] = {
     "results": Chart._observation,
@@ -205,8 +223,9 @@ _RESOURCES: Mapping[str, Callable[[Chart, Item], Json]] = {
     "encounters": Chart._encounter,
     "reports": Chart._report,
     "orders": Chart._service_request,
+    "drafts": Chart._draft,
 }
-KINDS = tuple(_RESOURCES)
+KINDS = tuple(x for x in _RESOURCES if x != "drafts")  # what the prefetch holds
 
 
 def _encounter_types(item: Item) -> list[Json]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from cds_service.dates import parse_date
 from cds_service.errors import ContentError
+from cds_service.hook_request import CONTEXTS, ORDER_HOOKS
 from cds_service.terminology import SYSTEMS
 
 _EVERY = " subject sent_in status text system code"
@@ -25,10 +26,16 @@ _MEMBERS = {
     "encounters": f"class start end location type{_EVERY}",
     "reports": f"order date conclusion{_EVERY}",
     "orders": f"order date intent do_not_perform{_EVERY}",
+    "drafts": "order rxnorm atc date intent dosage reasons reason_problem unselected do_not_perform"
+    " subject status text system code",
 }
-_NUMBERS = "value low high period frequency"
-_TABLES = {"ranges": "low high unit type applies_to", "codings": "system code display"}
-_FLAGS = "undated do_not_perform"
+_NUMBERS = "value low high period frequency reason_problem"
+_TABLES = {
+    "ranges": "low high unit type applies_to",
+    "codings": "system code display",
+    "reasons": "system code text",
+}
+_FLAGS = "undated do_not_perform unselected"
 _DATES = "born date start end issued onset onset_start recorded abatement value_date"
 _ANY = "entered-in-error unknown"
 _STATUSES = {
@@ -40,6 +47,7 @@ _STATUSES = {
     "encounters": f"planned arrived triaged in-progress onleave finished cancelled {_ANY}",
     "reports": f"registered partial preliminary final amended corrected appended cancelled {_ANY}",
     "orders": f"draft active on-hold revoked completed {_ANY}",
+    "drafts": f"draft active on-hold cancelled completed stopped {_ANY}",
 }
 _CHOICES = {
     "verification": "unconfirmed provisional differential confirmed refuted entered-in-error",
@@ -76,6 +84,7 @@ _EXAMPLES = {
     "encounters": "IMP from -9d to -2d (finished)",
     "reports": "'name' @-12d: What it concludes.",
     "orders": "name @-10d (active)",
+    "drafts": "'name 70 mg' (unselected)",
     "patient": "F 52 y, deceased",
 }
 
@@ -174,12 +183,15 @@ class _Reader:
         if "expect" not in row:
             raise self._wrong("expect", "is missing; silence is expect = []")
         items = {kind: self._items(row, kind) for kind in _MEMBERS}
+        hook = self._one_of("hook", self._string(row, "hook", "patient-view"), " ".join(CONTEXTS))
+        if items["drafts"] and hook not in ORDER_HOOKS:
+            raise self._wrong("drafts", f"there are none at {hook}")
         lists = {key: self._strings(row, key) for key in ("absent", "failed", "incomplete")}
         return Vignette(
             file=self.file,
             id=self._string(row, "id"),
             says=self._string(row, "says"),
-            hook=self._one_of("hook", self._string(row, "hook", "patient-view"), "patient-view"),
+            hook=hook,
             modes=self._modes(row.get("modes", {})),
             expect=tuple(self._expected(text) for text in self._strings(row, "expect")),
             verdicts=self._verdicts(row.get("verdicts", {})),
@@ -287,6 +299,8 @@ class _Reader:
         for note in filter(None, notes.split(", ")):
             if kind == "medications" and note in _CHOICES["kind"].split():
                 item["kind"] = note
+            elif kind == "drafts" and note == "unselected":
+                item["unselected"] = True
             elif kind == "conditions" and note in _CHOICES["verification"].split():
                 item["verification"] = note
             else:
@@ -296,7 +310,7 @@ class _Reader:
     def _head(self, kind: str, where: str, words: list[str], has_text: bool) -> dict[str, str]:
         if len(words) == 2 and (words[0] in SYSTEMS or ":" in words[0]):
             return {"system": words[0], "code": words[1]}
-        if len(words) == 1 and not has_text and kind in ("orders", "reports"):
+        if len(words) == 1 and not has_text and kind in ("orders", "reports", "drafts"):
             return {"order": words[0]}
         if len(words) == 1 and not has_text and kind == "encounters":
             return {"class": words[0]}

@@ -1,12 +1,13 @@
 """Vignettes as requests: the body an EHR would send for the patient of one row, as FHIR R4."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
 from cds_service.dates import completed_years
+from cds_service.hook_request import ORDER_HOOKS
 from cds_service.terminology import same_system
 from cds_service.vignette_charts import (
     KINDS,
@@ -79,11 +80,13 @@ class RequestBuilder:
             if name not in self._keys:
                 raise unknown(vignette, "prefetch key", name, self._keys)
         sent = [(item.get("sent_in"), chart.resource(kind, item)) for kind, item in items]
+        problems = [x for _, x in sent if x["resourceType"] == "Condition"]
         sent.insert(0, (None, _patient(row["patient"], calendar)))
+        context = {"userId": "Practitioner/u1", "patientId": PATIENT}
         return {
             "hookInstance": str(uuid5(NAMESPACE_URL, vignette.id)),
             "hook": vignette.hook,
-            "context": {"userId": "Practitioner/u1", "patientId": PATIENT},
+            "context": context | _drafts(vignette, chart, problems),
             "prefetch": {
                 name: self._answer(row, name, sent)
                 for name in self._keys
@@ -106,6 +109,27 @@ class RequestBuilder:
         if found:
             bundle["entry"] = [{"resource": one, "search": {"mode": "match"}} for one in found]
         return bundle
+
+
+def _drafts(vignette: Vignette, chart: Chart, problems: Sequence[Json]) -> Json:
+    """The draft orders of a row, and at order-select those that are selected."""
+    if vignette.hook not in ORDER_HOOKS:
+        return {}
+    drafted, selected = [], []
+    for item in vignette.row["drafts"]:
+        draft = chart.resource("drafts", item)
+        if "reason_problem" in item:
+            problem = problems[item["reason_problem"] - 1]
+            draft["reasonReference"] = [{"reference": f"Condition/{problem['id']}"}]
+        drafted.append({"resource": draft})
+        if not item.get("unselected"):
+            selected.append(f"{draft['resourceType']}/{draft['id']}")
+    found: Json = {
+        "draftOrders": {"resourceType": "Bundle", "type": "collection", "entry": drafted}
+    }
+    if vignette.hook == "order-select":
+        found["selections"] = selected
+    return found
 
 
 def _patient(patient: Item, calendar: "_Calendar") -> Json:

@@ -4,7 +4,7 @@
 
 from collections.abc import Iterator
 
-from cds_service.facts import Answer, Drug, Moment, PatientFacts, finding, question
+from cds_service.facts import Answer, Draft, Drug, Moment, PatientFacts, finding, question
 from cds_service.quantity import Quantity
 from hooks.shared.readings import Reading, low_rule_readings
 
@@ -97,8 +97,22 @@ def on_antiresorptive(patient: PatientFacts) -> Answer:
     return patient.settled(acting, "drugs")
 
 
-def antiresorptive_kind(drug: Drug) -> str:
-    """Which kind of antiresorptive a record is of."""
+@finding
+def drafted_antiresorptives(patient: PatientFacts) -> list[Draft]:
+    """Which antiresorptives are being ordered?"""
+    drafts = [draft for name in ANTIRESORPTIVES for draft in patient.drafts(name)]
+    patient.use(*drafts)
+    return drafts
+
+
+@question
+def antiresorptive_drafted(patient: PatientFacts) -> bool:
+    """Is an antiresorptive being ordered?"""
+    return bool(drafted_antiresorptives(patient))
+
+
+def antiresorptive_kind(drug: Drug | Draft) -> str:
+    """Which kind of antiresorptive a record or a draft is of."""
     if "med-denosumab" in drug.sets:
         return "denosumab"
     return "zoledronate" if "med-zoledronate" in drug.sets else "bisphosphonate"

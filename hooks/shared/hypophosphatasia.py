@@ -13,7 +13,12 @@ from cds_service.facts import (
     surely,
 )
 from hooks.shared.exposure import enzyme_replacement_ever, exposed_on
-from hooks.shared.low_alp import latest_is_low_for_a_child, latest_is_very_low, needs_an_excuse
+from hooks.shared.low_alp import (
+    latest_is_low_for_a_child,
+    latest_is_very_low,
+    latest_reading_is_very_low,
+    needs_an_excuse,
+)
 from hooks.shared.readings import is_low, low_rule_readings
 
 
@@ -204,6 +209,12 @@ def strong_low(patient: PatientFacts) -> Answer:
     if patient.is_younger_than(patient.limit.adult_age).value:
         return any_of(patient, latest_is_low_for_a_child, hypophosphatasia_feature)
     return any_of(patient, latest_is_very_low, hypophosphatasia_feature)
+
+
+@question
+def never_deferred(patient: PatientFacts) -> Answer:
+    """Latest ALP very low, or a feature of hypophosphatasia: then no acquired cause defers?"""
+    return any_of(patient, latest_reading_is_very_low, hypophosphatasia_feature)
 
 
 @question

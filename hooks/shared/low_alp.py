@@ -67,6 +67,16 @@ def latest_reading_is_low(patient: PatientFacts, window: Quantity) -> Answer | b
 
 
 @question
+def latest_reading_ever_is_low(patient: PatientFacts) -> Answer | bool:
+    """Is the latest ALP, however old and on whatever drug, low?"""
+    latest = latest_reading(patient)
+    if latest is None:
+        return patient.unusable() if nothing_usable(patient) else False
+    patient.use(latest)
+    return is_low(patient, latest)
+
+
+@question
 def latest_reading_is_very_low(patient: PatientFacts) -> bool:
     """Is the latest ALP, on whatever drug, very low?"""
     latest = latest_reading(patient)
@@ -92,7 +102,7 @@ def persistently_low(patient: PatientFacts) -> Answer | bool:
     """Is the ALP persistently low, off antiresorptives?"""
     if not latest_is_low(patient, patient.limit.latest_low_window):
         return False
-    considered = _look_back(patient, unexposed_readings(patient))
+    considered = look_back(patient, unexposed_readings(patient))
     low = [x for x in considered if is_low(patient, x)]
     patient.use(*low)
     limit = patient.limit
@@ -108,7 +118,7 @@ def persistently_low(patient: PatientFacts) -> Answer | bool:
 
 def low_readings(patient: PatientFacts) -> list[Reading]:
     """The low readings inside the look-back, newest first."""
-    return [x for x in _look_back(patient, unexposed_readings(patient)) if is_low(patient, x)]
+    return [x for x in look_back(patient, unexposed_readings(patient)) if is_low(patient, x)]
 
 
 def recent_low_readings(patient: PatientFacts) -> list[Reading]:
@@ -121,7 +131,7 @@ def recent_low_readings(patient: PatientFacts) -> list[Reading]:
     ]
 
 
-def _look_back(patient: PatientFacts, readings: Sequence[Reading]) -> Sequence[Reading]:
+def look_back(patient: PatientFacts, readings: Sequence[Reading]) -> Sequence[Reading]:
     """The readings of the last years; with too few of them, the newest of any age: the disease is
     lifelong.
     """
@@ -147,7 +157,7 @@ def _clearly_normal(patient: PatientFacts, readings: Sequence[Reading]) -> list[
 @question
 def needs_an_excuse(patient: PatientFacts) -> bool:
     """Does persistence rest on explaining away a normal reading?"""
-    return bool(_clearly_normal(patient, _look_back(patient, unexposed_readings(patient))))
+    return bool(_clearly_normal(patient, look_back(patient, unexposed_readings(patient))))
 
 
 @finding
@@ -156,7 +166,7 @@ def excused_readings(patient: PatientFacts) -> frozenset[Reading]:
     growth)?
     """
     spans = pregnancies(patient)
-    considered = _look_back(patient, unexposed_readings(patient))
+    considered = look_back(patient, unexposed_readings(patient))
     return frozenset(
         x for x in _clearly_normal(patient, considered) if _is_excused(patient, spans, x)
     )

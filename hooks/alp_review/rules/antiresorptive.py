@@ -75,18 +75,12 @@ def grave_or_feature(patient: PatientFacts) -> Answer:
     return any_of(patient, grave_before, d.hypophosphatasia_feature)
 
 
-@question
-def never_deferred(patient: PatientFacts) -> Answer:
-    """Latest ALP very low, or a feature of hypophosphatasia: then no acquired cause defers?"""
-    return any_of(patient, d.latest_reading_is_very_low, d.hypophosphatasia_feature)
-
-
 def _cause(patient: PatientFacts) -> str:
     return d.cause_name(patient) if surely(d.acquired_cause(patient)) else ""
 
 
 def _held_by(patient: PatientFacts) -> str:
-    return "acquired-cause" if _cause(patient) and not surely(never_deferred(patient)) else ""
+    return "acquired-cause" if _cause(patient) and not surely(d.never_deferred(patient)) else ""
 
 
 def low_alp_before_antiresorptive(patient: PatientFacts) -> Iterator[Advice]:
