@@ -25,9 +25,6 @@ class FhirAuthorization(Struct, frozen=True):
     patient: str | None = None
 
 
-NOTHING = Raw(b"")
-
-
 class HookContext(Struct, rename="camel", frozen=True):
     """What the context of every hook we answer has."""
 
@@ -51,7 +48,7 @@ class OrderSelectContext(HookContext, rename="camel", frozen=True):
     yet: the CDS Hooks Sandbox fires the hook so when its tab is opened again.
     """
 
-    draft_orders: Raw = NOTHING
+    draft_orders: Raw = msgspec.field(default_factory=Raw)
     selections: list[str] | None = None
 
 
