@@ -17,7 +17,7 @@ NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 PACKAGE := import sys; print("python%d.%d-venv" % sys.version_info[:2])
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint check conformance verdicts mutants clean
+.PHONY: help demo test lint check conformance verdicts words mutants clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile
@@ -44,6 +44,9 @@ mutants: $(STAMP) ## change the code and the limits one by one and see whether a
 
 verdicts: $(STAMP) ## write the tables of docs/testing.md anew
 	@$(BIN)/python -m tests.foreign_data
+
+words: $(STAMP) ## write tests/data/vignette_words.txt anew
+	@$(BIN)/python -m tests.words
 
 clean: ## remove .venv, builds and caches
 	@rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

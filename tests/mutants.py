@@ -53,7 +53,7 @@ LIMITS = [
     *sorted((ROOT / "hooks").glob("*/service.toml")),
 ]
 SECONDS = 120  # for one mutant; one that takes longer hangs, and is noticed
-ENOUGH = 60  # seconds of passing tests, after which nobody will notice
+ENOUGH = 15  # seconds of passing tests, after which nobody will notice
 SLOW = 2  # seconds: tests that take longer come last
 UNNOTICED = 0  # how the process of a mutant ends; anything else is noticed
 LOAD = """
@@ -169,7 +169,8 @@ class _Replacing:
             shutil.copytree(content, copy, ignore=shutil.ignore_patterns("__pycache__"))
             (copy / self.path.relative_to(content)).write_text(self.text(), "utf-8")
             command = [sys.executable, "-c", LOAD, str(copy)]
-            return subprocess.run(command, cwd=ROOT, check=False).returncode != 0
+            ended = subprocess.run(command, cwd=ROOT, check=False, stderr=subprocess.DEVNULL)
+            return ended.returncode != 0
 
     def __call__(self) -> None:
         changed = compile(self.text(), str(self.path), "exec", dont_inherit=True)

@@ -16,9 +16,14 @@ from cds_service.config import Settings
 from cds_service.content import Content, Family
 from cds_service.loading import load_content
 from cds_service.vignettes import Vignette
+from tests import words
 
 HOOKS = Path(__file__).parent.parent / "hooks"
-SERVICES = {"patient-view": "alp-review"}
+SERVICES = {
+    "patient-view": "alp-review",
+    "order-select": "antiresorptive-safety-select",
+    "order-sign": "antiresorptive-safety-sign",
+}
 
 
 @cache
@@ -65,15 +70,22 @@ def test_a_vignette_gets_exactly_the_cards_and_verdicts_of_its_row(
     cards = answer(family, vignette, as_of, "/cds-services")["cards"]
     shown = [(x["source"]["topic"]["code"], x["indicator"]) for x in cards]
     assert shown == list(vignette.expect), vignette.says
-    said = " ".join(f"{x['summary']} {x['detail']}" for x in cards).lower()
-    assert not [x for x in vignette.must_not_say if x.lower() in said], vignette.says
-    if vignette.verdicts:
-        explained = answer(family, vignette, as_of, "/explain")
-        verdicts = {x["topic"]: x for x in explained["verdicts"]}
-        for topic, expected in vignette.verdicts.items():
-            verdict = verdicts[topic]
-            by = f" by {verdict['by']}" if " by " in expected else ""
-            assert f"{verdict['verdict']}{by}" == expected, f"{vignette.says} {verdict}"
+    text = " ".join(f"{x['summary']} {x['detail']}" for x in cards).lower()
+    assert not [x for x in vignette.must_not_say if x.lower() in text], vignette.says
+    explained = answer(family, vignette, as_of, "/explain")
+    verdicts = {x["topic"]: x for x in explained["verdicts"]}
+    for topic, expected in vignette.verdicts.items():
+        verdict = verdicts[topic]
+        by = f" by {verdict['by']}" if " by " in expected else ""
+        assert f"{verdict['verdict']}{by}" == expected, f"{vignette.says} {verdict}"
+    recorded = words.recorded().get(vignette.id)
+    assert words.digest(cards, explained) == recorded, "other words: see tests/words.py"
+
+
+def what_is_said(family: Family, vignette: Vignette, as_of: date) -> str:
+    """The digest of a row's cards and of its explanation."""
+    cards = answer(family, vignette, as_of, "/cds-services")["cards"]
+    return words.digest(cards, answer(family, vignette, as_of, "/explain"))
 
 
 def has_partial_date(vignette: Vignette) -> bool:
