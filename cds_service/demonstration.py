@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
@@ -16,12 +17,11 @@ from rich.table import Table
 from rich.text import Text
 
 from cds_service.config import fixtures_dir
-from cds_service.fhir_endpoint import FixturePatient, load_patients
+from cds_service.fhir_endpoint import FixturePatient, Ordering, load_patients
 from cds_service.terminal import counted, show_cards, show_explanation
 from cds_service.terminal_text import Line
 
 Json = dict[str, Any]
-Answer = tuple[FixturePatient, Json]
 
 _BY_SEVERITY = ("critical", "warning", "info")
 
@@ -58,94 +58,130 @@ def _wait_until_bound(process: "subprocess.Popen[str]") -> None:
     sys.exit(process.wait())
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What one firing of a hook was answered with; `ordering` is None when the chart was opened."""
+
+    patient: FixturePatient
+    ordering: Ordering | None
+    found: Json
+
+    @property
+    def cards(self) -> list[Json]:
+        """Its cards."""
+        return self.found["cards"]  # type: ignore[no-any-return]
+
+    @property
+    def hook(self) -> str:
+        """The hook that was fired."""
+        return self.ordering.hook if self.ordering is not None else "patient-view"
+
+    @property
+    def name(self) -> str:
+        """The patient's id, with the hook where something is ordered."""
+        name = str(self.patient.patient["id"])
+        return f"{name}, {self.hook}" if self.ordering is not None else name
+
+    @property
+    def story(self) -> str:
+        """What the fixture says about it."""
+        return self.ordering.says if self.ordering is not None else self.patient.story
+
+    @property
+    def place(self) -> tuple[bool, int, int, str]:
+        """Charts before orders, and those first that tell most, as their files say; else warnings
+        before information.
+        """
+        severities = [_BY_SEVERITY.index(card["indicator"]) for card in self.cards]
+        severity = min(severities, default=len(_BY_SEVERITY))
+        return self.ordering is not None, self.patient.rank, severity, self.name
+
+
 def show_patients(console: Console, url: str, stays_up: bool = True) -> None:
-    """Fires the hook for every fixture patient and prints the cards, why one silent patient gets
+    """Fires the hooks for every fixture patient and prints the cards, why one silent patient gets
     none, and which patient got what.
     """
-    services = requests.get(f"{url}/cds-services", timeout=30).json()["services"]
-    service_id = next(x["id"] for x in services if x["hook"] == "patient-view")
     answers: list[Answer] = []
+    services = requests.get(f"{url}/cds-services", timeout=30).json()["services"]
+    service_ids = {x["hook"]: x["id"] for x in services}
     for patient in load_patients(fixtures_dir() / "patients", datetime.now(UTC).date()):
-        body = hook_request(url, patient)
-        answer = _post(f"{url}/cds-services/{service_id}", body)
-        if not answer["cards"]:
-            answer = _post(f"{url}/explain/{service_id}", body)
-        answers.append((patient, answer))
-    answers.sort(key=_place)
-    speaking = [x for x in answers if x[1]["cards"]]
-    silent = [x for x in answers if not x[1]["cards"]]
+        for ordering in (None, *patient.orders):
+            body = hook_request(url, patient, ordering)
+            service_id = service_ids[body["hook"]]
+            found = _post(f"{url}/cds-services/{service_id}", body)
+            if not found["cards"]:
+                found = _post(f"{url}/explain/{service_id}", body)
+            answers.append(Answer(patient, ordering, found))
+    answers.sort(key=lambda x: x.place)
+    speaking = [x for x in answers if x.cards]
+    silent = [x for x in answers if not x.cards]
     _show_speaking(console, speaking, stays_up)
     _show_silent(console, silent)
     _show_table(console, [*speaking, *silent])
-
-
-def _place(answer: Answer) -> tuple[int, int, str]:
-    """The charts that tell most first, as their files say; else warnings before information."""
-    patient, found = answer
-    places = [_BY_SEVERITY.index(card["indicator"]) for card in found["cards"]]
-    return patient.rank, min(places, default=len(_BY_SEVERITY)), _name(patient)
-
-
-def _name(patient: FixturePatient) -> str:
-    return str(patient.patient["id"])
 
 
 def _topic(card: Json) -> str:
     return str(card["source"]["topic"]["code"])
 
 
-def _show_heading(console: Console, patient: FixturePatient) -> None:
+def _show_heading(console: Console, answer: Answer) -> None:
     console.print()
-    console.rule(_name(patient))
-    console.print(Text(patient.story, "italic"))
+    console.rule(answer.name)
+    console.print(Text(answer.story, "italic"))
 
 
 def _show_speaking(console: Console, answers: Sequence[Answer], stays_up: bool) -> None:
-    """Every card; whole the first time that its topic speaks."""
-    seen: set[str] = set()
-    for patient, answer in answers:
-        _show_heading(console, patient)
-        for card in answer["cards"]:
+    """Every card; whole the first time that its topic speaks at a hook."""
+    seen: set[tuple[str, str]] = set()
+    for answer in answers:
+        _show_heading(console, answer)
+        for card in answer.cards:
             if not stays_up:
                 card["source"].pop("url", None)  # it leads to this server
-            show_cards(console, [card], briefly=_topic(card) in seen)
-            seen.add(_topic(card))
+            spoken = _topic(card), answer.hook
+            show_cards(console, [card], briefly=spoken in seen)
+            seen.add(spoken)
 
 
 def _show_silent(console: Console, answers: Sequence[Answer]) -> None:
     """One patient with all reasons, of the others what their story ends with."""
-    for patient, explanation in answers[:1]:
-        _show_heading(console, patient)
-        show_explanation(console, explanation)
+    for answer in answers[:1]:
+        _show_heading(console, answer)
+        show_explanation(console, answer.found)
     if answers[1:]:
         console.print()
         console.rule("No card either")
-    for patient, _ in answers[1:]:
-        console.print(Line(0, patient.story.rpartition(". ")[2], bullet=f"{_name(patient)}: "))
+    for answer in answers[1:]:
+        console.print(Line(0, answer.story.rpartition(". ")[2], bullet=f"{answer.name}: "))
 
 
 def _show_table(console: Console, answers: Sequence[Answer]) -> None:
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
     table.add_column("patient", overflow="fold")
     table.add_column("cards", overflow="fold")
-    for patient, answer in answers:
-        cards = [f"{_topic(card)} {card['indicator']}" for card in answer["cards"]]
-        said = ", ".join(cards) or f"none ({counted(answer['verdicts'])})"
-        table.add_row(Text(_name(patient)), Text(said))
+    for answer in answers:
+        cards = [f"{_topic(card)} {card['indicator']}" for card in answer.cards]
+        said = ", ".join(cards) or f"none ({counted(answer.found['verdicts'])})"
+        table.add_row(Text(answer.name.replace(", ", "\n  ")), Text(said))
     console.print()
     console.rule("Who got what")
     console.print(table)
 
 
-def hook_request(url: str, patient: FixturePatient) -> Json:
-    """A patient-view request without prefetch: the server reads the chart from the FHIR
-    endpoint.
+def hook_request(url: str, patient: FixturePatient, ordering: Ordering | None = None) -> Json:
+    """A request without prefetch, of patient-view or of what is ordered: the server reads the chart
+    from the FHIR endpoint.
     """
+    drafted = ordering.context if ordering is not None else {}
     return {
-        "hook": "patient-view",
+        "hook": ordering.hook if ordering is not None else "patient-view",
         "hookInstance": str(uuid4()),
         "fhirServer": f"{url}/fhir",
-        "context": {"userId": "Practitioner/demo", "patientId": patient.patient["id"]},
+        "context": {
+            "userId": "Practitioner/demo",
+            "patientId": patient.patient["id"],
+            **drafted,
+        },
     }
 
 

@@ -301,9 +301,28 @@ def _whole(text: str, otherwise: int) -> int:
     return int(text) if text.isdecimal() and len(text) < 10 else otherwise
 
 
+class Ordering(msgspec.Struct, rename="camel", frozen=True, forbid_unknown_fields=True):
+    """Something ordered for a synthetic patient: the hook that fires, its draft orders, and the
+    cards that are owed then.
+    """
+
+    says: str
+    hook: str
+    expect: tuple[str, ...]
+    draft_orders: Resource
+
+    @property
+    def context(self) -> Resource:
+        """What the hook's context has beside user and patient: every draft is selected."""
+        drafts = [entry["resource"] for entry in self.draft_orders["entry"]]
+        names = [f"{x['resourceType']}/{x['id']}" for x in drafts]
+        selected = {"selections": names} if self.hook == "order-select" else {}
+        return {"draftOrders": self.draft_orders, **selected}
+
+
 class FixturePatient(msgspec.Struct, rename="camel", frozen=True, forbid_unknown_fields=True):
-    """A synthetic patient on a day: chart, story, and the cards ("topic indicator") it owes; the
-    lower the rank, the earlier it is shown.
+    """A synthetic patient on a day: chart, story, the cards ("topic indicator") it owes, and what
+    is ordered; the lower the rank, the earlier it is shown.
     """
 
     as_of: date
@@ -311,6 +330,7 @@ class FixturePatient(msgspec.Struct, rename="camel", frozen=True, forbid_unknown
     expect: tuple[str, ...]
     bundle: Resource
     rank: int = 100
+    orders: tuple[Ordering, ...] = ()
 
     @property
     def patient(self) -> Resource:
@@ -329,8 +349,12 @@ def _load_patient(path: Path, today: date) -> FixturePatient:
         found = msgspec.json.decode(path.read_bytes(), type=FixturePatient)
     except ValueError as error:
         raise ContentError(path.name, "", str(error)) from None
-    bundle = moved(found.bundle, (today - found.as_of).days)
-    return msgspec.structs.replace(found, as_of=today, bundle=bundle)
+    days = (today - found.as_of).days
+    orders = tuple(
+        msgspec.structs.replace(x, draft_orders=moved(x.draft_orders, days)) for x in found.orders
+    )
+    bundle = moved(found.bundle, days)
+    return msgspec.structs.replace(found, as_of=today, bundle=bundle, orders=orders)
 
 
 def moved(value: Any, days: int, element: str = "") -> Any:

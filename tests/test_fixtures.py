@@ -157,6 +157,45 @@ def test_a_chart_owes_known_cards_only(path: Path) -> None:
     assert set(read(path)["expect"]) <= CARDS
 
 
+ORDERS = [
+    pytest.param(path.stem, order, id=f"{path.stem}, {order['hook']}")
+    for path in FILES
+    for order in read(path).get("orders", ())
+]
+
+
+@pytest.mark.parametrize(("patient", "order"), ORDERS)
+def test_what_is_ordered_is_a_valid_draft_for_the_patient(
+    patient: str, order: dict[str, Any]
+) -> None:
+    Bundle.model_validate(order["draftOrders"])
+    drafts = [entry["resource"] for entry in order["draftOrders"]["entry"]]
+
+    assert order["says"].endswith(".")
+    assert [x["status"] for x in drafts] == ["draft"]
+    assert [x["subject"]["reference"] for x in drafts] == [f"Patient/{patient}"]
+
+
+def test_what_is_ordered_moves_with_the_chart() -> None:
+    [patient] = [x for x in load_patients(FOLDER, TODAY) if x.patient["id"] == "cancer-normal-alp"]
+    [order] = patient.orders
+
+    [entry] = order.context["draftOrders"]["entry"]
+    assert entry["resource"]["authoredOn"] == TODAY.isoformat()
+
+
+def test_the_orders_are_met_at_both_hooks_with_cards_and_with_silence() -> None:
+    orders = [order for path in FILES for order in read(path).get("orders", ())]
+
+    assert {x["hook"] for x in orders} == {"order-select", "order-sign"}
+    assert {card for x in orders for card in x["expect"]} == {
+        "antiresorptiveWithLowAlp info",
+        "antiresorptiveWithPersistentLowAlp warning",
+        "antiresorptiveWithHypophosphatasia warning",
+    }
+    assert [] in [x["expect"] for x in orders]
+
+
 @pytest.mark.parametrize("path", charts())
 def test_a_chart_holds_something_odd(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
