@@ -68,9 +68,9 @@ def drafted_for_paget(patient: PatientFacts) -> bool:
 
 @question
 def denosumab_renewed(patient: PatientFacts) -> Answer | bool:
-    """Is denosumab ordered again, active or with a dose within a year?"""
-    kinds = [d.antiresorptive_kind(x) for x in d.drafted_antiresorptives(patient)]
-    if "denosumab" not in kinds:
+    """Is denosumab alone ordered, again: active, or with a dose within a year?"""
+    kinds = {d.antiresorptive_kind(x) for x in d.drafted_antiresorptives(patient)}
+    if kinds != {"denosumab"}:
         return False
     return d.taken_within(patient, "med-denosumab", patient.limit.renewal_window)
 
@@ -114,11 +114,25 @@ def low_once_or_for_long(patient: PatientFacts) -> Answer:
     return any_of(patient, recently_low, low_for_long)
 
 
+@question
+def unmeasured_for_long(patient: PatientFacts) -> bool:
+    """Is even the latest ALP, on whatever drug, too old to answer an earlier low one?"""
+    latest, window = d.latest_reading(patient), patient.limit.latest_before_order
+    patient.use(*[latest] if latest else [])
+    return latest is not None and not latest.moment.possibly_within(window.days, patient.today)
+
+
+@question
+def not_answered_since(patient: PatientFacts) -> Answer:
+    """Is the latest ALP, on whatever drug, low, or from too long ago?"""
+    return any_of(patient, d.latest_reading_ever_is_low, unmeasured_for_long)
+
+
 def antiresorptive_with_low_alp(patient: PatientFacts) -> Iterator[Advice]:
     """ARX-1: an antiresorptive is ordered while a low ALP is not settled."""
     if not d.antiresorptive_drafted(patient):
         return
-    if not d.latest_reading_ever_is_low(patient):
+    if not not_answered_since(patient):
         return
     if not low_once_or_for_long(patient):
         return
