@@ -138,10 +138,14 @@ class Holdings:
             contained = [x for x in draft.contained if x.id == target]
             named = [x for x in problems if x.id == target]
             concepts += [x.code for x in contained]
-            concepts += [x.code for x in named if Problem.counts(x)]
+            concepts += [x.code for x in named if Problem.counts(x) and self._is_firm(x)]
             if not named and not contained:
                 concepts.append(CodeableConcept(text=reason.display))
         return frozenset(name for x in concepts for name in self._terms.of_concept(x))
+
+    def _is_firm(self, resource: Condition) -> bool:
+        """Whether a problem is confirmed: what a draft is for silences rows."""
+        return Problem(resource, frozenset(), self._today).firm
 
     def _beside(self, kind: type[R]) -> list[R]:
         """What came with the drafts."""

@@ -201,7 +201,8 @@ class Chart:
         status, intent = item.get("status", "draft"), item.get("intent", "order")
         if "order" in item:
             request = {"resourceType": "ServiceRequest", "code": self._order_code(item)}
-            return {**request, "status": status, "intent": intent}
+            request = {**request, "status": status, "intent": intent}
+            return _without_nones(**request, doNotPerform=item.get("do_not_perform"))
         dosage = _dosage(item)
         return _without_nones(
             resourceType="MedicationRequest",
