@@ -202,7 +202,12 @@ def selecting(*orders: Json, selections: Sequence[str] = ("MedicationRequest/d1"
 
 def calling(hook: str) -> Json:
     """A good request of any hook that is served."""
-    return {"patient-view": request, "order-select": selecting, "order-sign": signing}[hook]()
+    calls: dict[str, Callable[[], Json]] = {
+        "patient-view": request,
+        "order-select": selecting,
+        "order-sign": signing,
+    }
+    return calls[hook]()
 
 
 # -- changes ---------------------------------------------------------------------------------
