@@ -749,6 +749,7 @@ def test_so_many_drugs_are_fetched_and_no_more(reading: FlaskClient, drugs: Fhir
     assert len(drugs.asked) == 20
 
 
+@requirement("FHR-06")
 @pytest.mark.parametrize(
     "reference",
     [
@@ -778,6 +779,7 @@ def test_another_patient_s_drug_is_not_fetched(reading: FlaskClient, drugs: Fhir
     assert "Medication" not in drugs.types
 
 
+@requirement("FHR-01")
 def test_a_drug_is_not_fetched_from_a_server_that_is_not_listed(
     client: FlaskClient, drugs: FhirServer
 ) -> None:
@@ -785,7 +787,7 @@ def test_a_drug_is_not_fetched_from_a_server_that_is_not_listed(
     assert drugs.asked == []
 
 
-@requirement("REQ-10")
+@requirement("FHR-02", "FHR-05", "FHR-10")
 @pytest.mark.parametrize(
     ("scope", "seconds", "is_asked"),
     [
@@ -822,7 +824,7 @@ FAULTS = {
 }
 
 
-@requirement("ERR-08", "FHR-10")
+@requirement("ERR-08", "FHR-11")
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("made", [ordered, recorded])
 def test_a_drug_that_cannot_be_fetched_is_said_and_costs_nothing_else(
@@ -954,8 +956,8 @@ def test_no_template_asks_for_what_the_context_may_not_give(client: FlaskClient)
 # -- whose data --------------------------------------------------------------------------------
 
 
+@requirement("PFD-12", "PFD-14")
 @BOTH
-@requirement("PFD-02")
 def test_required_data_that_is_missing_is_412_as_at_any_hook(
     client: FlaskClient, path: str
 ) -> None:
