@@ -95,6 +95,7 @@ MOST_FINDINGS = 5
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+!|~>:@-]|(?<=www)\.)", re.IGNORECASE)
 _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn"})
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
+_REFERABLE = re.compile(r"[^/\s?#]+\Z")
 
 
 def escaped(text: str) -> str:
@@ -167,9 +168,12 @@ class CardWriter:
 
 
 def _extension(verdict: Verdict) -> dict[str, list[str]]:
-    """Which draft orders the card is about; one without id cannot be referred to."""
+    """Which draft orders the card is about; one without id, or with one that no reference can hold,
+    cannot be referred to.
+    """
     assert verdict.advice is not None
-    references = unique(x.reference for x in verdict.advice.about if x.resource.id)
+    referable = [x for x in verdict.advice.about if _REFERABLE.match(x.resource.id or "")]
+    references = unique(x.reference for x in referable)
     return {ABOUT_ORDERS: [*references]} if references else {}
 
 

@@ -3,7 +3,7 @@
 order-sign is about every draft, order-select about those selected; the others are background.
 """
 
-from collections.abc import Collection
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from msgspec import Raw
@@ -42,17 +42,17 @@ def drafts_of(context: HookContext) -> Drafts | None:
         return None
     selections = context.selections or [] if isinstance(context, OrderSelectContext) else None
     if bytes(context.draft_orders) in (b"", b"null") and selections is not None:
-        return Drafts()
+        return Drafts(notes=[Note(WHERE, "not sent, and no selections either")])
     return _read(context.draft_orders, selections)
 
 
-def _read(raw: Raw, selections: Collection[str] | None) -> Drafts:
+def _read(raw: Raw, selections: Sequence[str] | None) -> Drafts:
     _check_bundle(raw)
     delivery = deliver(raw, WHERE)
     drafts = Drafts(notes=delivery.notes)
     unread = sorted(delivery.unread.items())
-    wanted = None if selections is None else {_last_parts(x) for x in selections}
-    found = set()
+    wanted = None if selections is None else [_last_parts(x) for x in selections]
+    found: set[tuple[str, str | None]] = set()
     for full_url, resource in delivery.resources:
         resource.id = resource.id or _last_of(full_url)
         if not isinstance(resource, ORDER_TYPES):
@@ -60,7 +60,7 @@ def _read(raw: Raw, selections: Collection[str] | None) -> Drafts:
             continue
         resource.status = resource.status or "draft"
         names = {(type(resource).__name__, resource.id), ("", resource.id)}
-        if wanted is None or names & wanted:
+        if wanted is None or not names.isdisjoint(wanted):
             found |= names
             drafts.chosen.append(resource)
         else:
@@ -68,8 +68,11 @@ def _read(raw: Raw, selections: Collection[str] | None) -> Drafts:
     drafts.notes += [
         Note(WHERE, f"{count} of a type that is not read: {kind}") for kind, count in unread
     ]
-    lost = len((wanted or set()) - found)
-    drafts.notes += [Note("context.selections", "names none of the draft orders")] * lost
+    drafts.notes += [
+        Note(f"context.selections[{n}]", "names no draft order that is read")
+        for n, one in enumerate(wanted or ())
+        if one not in found
+    ]
     return drafts
 
 
@@ -88,5 +91,5 @@ def _check_bundle(raw: Raw) -> None:
     found = loads_leniently(raw)
     if not isinstance(found, dict) or found.get("resourceType") != "Bundle":
         raise BrokenRequest("The request breaks CDS Hooks.", f"{WHERE} must be a Bundle")
-    if not isinstance(found.get("entry") or [], list | dict):
+    if not isinstance(found.get("entry"), list | dict | None):
         raise BrokenRequest("The request breaks CDS Hooks.", f"{WHERE}.entry must be a list")

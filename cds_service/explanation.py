@@ -186,7 +186,13 @@ def _each_once(records: Sequence[Record]) -> list[Record]:
 
 def _evidence(content: Content, record: Record) -> AskedQuestion:
     used = _entries(x for entries in record.used for x in entries)
-    rejected = {(x.entry.reference, x.why) for entries in record.rejected for x in entries}
+    taken = {x["reference"] for x in used}
+    rejected = {
+        (x.entry.reference, x.why)
+        for entries in record.rejected
+        for x in entries
+        if x.entry.reference not in taken
+    }
     found: AskedQuestion = {
         "question": record.text or record.name,
         "code": record.name,

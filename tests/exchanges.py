@@ -22,6 +22,7 @@ Change = Callable[[Json], object]
 TODAY = date(2026, 11, 24)
 SERVICE = "/cds-services/alp-review"
 EXPLAIN = "/explain/alp-review"
+SERVICES = ["alp-review", "antiresorptive-safety-select", "antiresorptive-safety-sign"]
 LOW, ONE_LOW, NORMAL = (28.0, 29.0, 27.0, 28.5), (28.0, 64, 66, 63), (71, 68, 66, 70)
 FIRES = ("lowAlpPersistent info",)
 SERVER = "https://ehr.example.org/fhir"
@@ -147,6 +148,66 @@ def request(values: Sequence[float] = LOW, others: int = 20, problems: int = 6) 
             "conditions": bundle(listed),
         },
     }
+
+
+SELECT = "/cds-services/antiresorptive-safety-select"
+SIGN = "/cds-services/antiresorptive-safety-sign"
+EXPLAIN_SELECT = "/explain/antiresorptive-safety-select"
+EXPLAIN_SIGN = "/explain/antiresorptive-safety-sign"
+
+
+def draft(number: int = 1, drug: str = "alendronic acid 70 mg") -> Json:
+    """A draft prescription for patient p1."""
+    return {
+        "resourceType": "MedicationRequest",
+        "id": f"d{number}",
+        "status": "draft",
+        "intent": "order",
+        "medicationCodeableConcept": {"text": drug},
+        "subject": {"reference": "Patient/p1"},
+    }
+
+
+def drafted(*orders: Json) -> Json:
+    """Draft orders as a client sends them."""
+    return {
+        "resourceType": "Bundle",
+        "type": "collection",
+        "entry": [
+            {"fullUrl": f"{SERVER}/{x['resourceType']}/{x['id']}", "resource": x} for x in orders
+        ],
+    }
+
+
+def signing(*orders: Json, values: Sequence[float] = LOW) -> Json:
+    """An order-sign request for orders, by default for one that a low ALP speaks against."""
+    body = request(values, 0, 1)
+    orders = orders or (draft(),)
+    return {
+        **body,
+        "hook": "order-sign",
+        "context": {**body["context"], "draftOrders": drafted(*orders)},
+    }
+
+
+def selecting(*orders: Json, selections: Sequence[str] = ("MedicationRequest/d1",)) -> Json:
+    """The same at order-select, by default with the first order selected."""
+    body = signing(*orders)
+    return {
+        **body,
+        "hook": "order-select",
+        "context": {**body["context"], "selections": [*selections]},
+    }
+
+
+def calling(hook: str) -> Json:
+    """A good request of any hook that is served."""
+    calls: dict[str, Callable[[], Json]] = {
+        "patient-view": request,
+        "order-select": selecting,
+        "order-sign": signing,
+    }
+    return calls[hook]()
 
 
 # -- changes ---------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ bodies, unknown members).
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import chain
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -38,6 +38,7 @@ _ISSUES = {
 }
 _JSON = ("application/json", "application/fhir+json")
 _RANDOM_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
+ABOUT_ORDERS = "davinci-associated-resource"  # HL7's own name, which is no reverse DNS
 _MARKUP = re.compile(r"<[a-zA-Z!/]|!\[|\]\(|javascript:|data:")
 
 
@@ -168,17 +169,23 @@ def _envelope(answer: dict[str, Any]) -> Found:
         yield "RSP-06 the most urgent is not first"
 
 
-_KNOWN_EXTENSIONS = {"davinci-associated-resource"}  # HL7's own name, EXT-05
-
-
-def _extension(extension: Any) -> Found:
+def _extension(extension: Any, known: Collection[str] = ()) -> Found:
     if not isinstance(extension, dict):
         yield f"EXT-01 {extension!r}"
-    elif not all(
-        name in _KNOWN_EXTENSIONS or re.fullmatch(r"[a-z]+(\.[\w-]+){2,}", name)
-        for name in extension
+        return
+    own = {*extension} - {*known}
+    if not all(re.fullmatch(r"[a-z]+(\.[\w-]+){2,}", name) for name in own):
+        yield f"EXT-02 {own}"
+
+
+def _about_orders(references: Any) -> Found:
+    """Da Vinci Coverage Requirements Discovery, "Linking cards to requests"."""
+    if not isinstance(references, list) or not all(
+        isinstance(x, str) and re.fullmatch(r"[A-Z][A-Za-z]+/[^/\s]+", x) for x in references
     ):
-        yield f"EXT-02 {set(extension)}"
+        yield f"EXT-05 no list of Type/id: {references!r}"
+    elif len({*references}) != len(references):
+        yield f"EXT-05 an order given twice: {references!r}"
 
 
 def _empties(value: Any, path: str) -> Found:
@@ -211,7 +218,9 @@ def _ids(cards: list[dict[str, Any]]) -> Found:
 def _card(card: dict[str, Any]) -> Found:
     if set(card) - _CARD:
         yield f"CAR-13 JSN-09 {set(card) - _CARD}"
-    yield from _extension(card.get("extension", {}))
+    yield from _extension(card.get("extension", {}), {ABOUT_ORDERS})
+    if isinstance(extension := card.get("extension"), dict) and ABOUT_ORDERS in extension:
+        yield from _about_orders(extension[ABOUT_ORDERS])
     yield from _summary(card.get("summary"))
     detail = card.get("detail", "none")
     if not isinstance(detail, str) or _MARKUP.search(detail):

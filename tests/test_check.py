@@ -52,7 +52,7 @@ expect = []
 @pytest.fixture(scope="module")
 def _copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     here = tmp_path_factory.mktemp("content") / "hooks"
-    shutil.copytree(HOOKS, here, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(HOOKS, here, ignore=shutil.ignore_patterns("__pycache__", "vignettes.toml"))
     (here / "alp_review" / "vignettes.toml").write_text(ROWS)
     return here
 

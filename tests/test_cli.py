@@ -259,7 +259,7 @@ must_not_say = ["reassuring"]
 def folder(tmp_path: Path) -> Path:
     """A copy of the content with two vignettes."""
     here = tmp_path / "hooks"
-    shutil.copytree(HOOKS, here, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(HOOKS, here, ignore=shutil.ignore_patterns("__pycache__", "vignettes.toml"))
     (here / "alp_review" / "vignettes.toml").write_text(ROWS)
     return here
 

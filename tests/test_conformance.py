@@ -18,7 +18,7 @@ AAA-02 = { strength = "policy", asks = "Two.", does_not_apply = "Not here." }
 [b]
 title = "Second"
 BBB-01 = { strength = "client SHOULD", asks = "Three.", waits_for = "playground: not yet" }
-BBB-02 = { strength = "derived MUST NOT", asks = "Four.", waits_for = "order hooks: the rest" }
+BBB-02 = { strength = "derived MUST NOT", asks = "Four.", waits_for = "packaging: the rest" }
 """
 TESTS = {"AAA-01": ["test_a.py::test_one", "test_b.py::test_x"], "BBB-02": ["test_a.py::test_one"]}
 
@@ -72,7 +72,7 @@ def test_the_page_counts_and_lists_every_requirement_once(sections: tuple[Sectio
 
     assert "| [The first's part](#the-firsts-part) | 1 | 0 | 0 | 1 | 2 |" in said
     assert "| **together** | 1 | 1 | 1 | 1 | 4 |" in said
-    assert "| order hooks | 1 | 0 |" in said and "| playground | 0 | 1 |" in said
+    assert "| speed and fuzzing | 1 | 0 |" in said and "| playground | 0 | 1 |" in said
     assert re.findall(r"\*\*([A-Z]{3}-\d\d)\*\* \((.+)\): (.+)", said) == [
         ("AAA-01", "MUST, shown", "One."),
         ("AAA-02", "policy, does not apply", "Two."),
@@ -80,7 +80,9 @@ def test_the_page_counts_and_lists_every_requirement_once(sections: tuple[Sectio
         ("BBB-02", "derived MUST NOT, in part", "Four."),
     ]
     assert said.count("* `test_a.py::test_one`") == 2
-    assert "* Does not apply: Not here." in said and "* Waits for order hooks: the rest." in said
+    assert (
+        "* Does not apply: Not here." in said and "* Waits for speed and fuzzing: the rest." in said
+    )
 
 
 def test_a_mark_has_one_spelling() -> None:

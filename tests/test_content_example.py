@@ -32,8 +32,7 @@ def documented() -> dict[str, str]:
 def folder(tmp_path: Path) -> Path:
     """The content with the documented family beside what ships, which has no vignettes here."""
     here = tmp_path / "hooks"
-    shutil.copytree(HOOKS, here, ignore=shutil.ignore_patterns("__pycache__"))
-    (here / "alp_review" / "vignettes.toml").unlink()
+    shutil.copytree(HOOKS, here, ignore=shutil.ignore_patterns("__pycache__", "vignettes.toml"))
     for file, text in documented().items():
         path = here / file
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,24 @@ from flask.testing import FlaskClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.exchanges import EXPLAIN, GRANT, SERVER, SERVICE, Json, request, send
+from tests.exchanges import (
+    EXPLAIN,
+    EXPLAIN_SELECT,
+    EXPLAIN_SIGN,
+    GRANT,
+    SELECT,
+    SERVER,
+    SERVICE,
+    SIGN,
+    Json,
+    ago,
+    draft,
+    problem,
+    request,
+    selecting,
+    send,
+    signing,
+)
 from tests.invariants import strict_json, violations
 
 requirement = pytest.mark.requirement
@@ -106,7 +123,7 @@ def check(client: FlaskClient, body: bytes, path: str) -> None:
     found = strict_json(answer.data)
     if answer.status_code != 200:
         assert found["resourceType"] == "OperationOutcome"
-    elif path == SERVICE:
+    elif path.startswith("/cds-services/"):
         assert violations(found) == []
     else:
         assert violations({"cards": found["cards"]}) == []
@@ -160,3 +177,108 @@ def test_a_name_twice_anywhere_is_no_defect(client: FlaskClient, where: int, val
     body = '": '.join([*parts[:at], f'{value}, "{name}": {parts[at]}', *parts[at + 1 :]])
 
     check(client, body.encode(), SERVICE)
+
+
+# -- draft orders ------------------------------------------------------------------------------
+
+ORDERING = st.sampled_from([SELECT, SIGN, EXPLAIN_SELECT, EXPLAIN_SIGN])
+DRUG = {"coding": [{"system": "http://www.whocc.no/atc", "code": "M05BA04"}], "text": "alendronate"}
+
+
+def ordering(path: str) -> Json:
+    """A call whose draft orders use all that is read of them."""
+    contained = {"resourceType": "Medication", "id": "m", "code": DRUG}
+    orders: list[Json] = [
+        draft(),
+        draft(2)
+        | {
+            "authoredOn": ago(1),
+            "doNotPerform": False,
+            "dosageInstruction": [
+                {
+                    "text": "70 mg weekly",
+                    "timing": {"repeat": {"frequency": 1, "period": 1, "periodUnit": "wk"}},
+                    "route": {"text": "oral"},
+                    "doseAndRate": [{"doseQuantity": {"value": 70, "unit": "mg"}}],
+                }
+            ],
+            "reasonCode": [{"text": "Osteoporosis"}],
+            "reasonReference": [{"reference": "Condition/c7"}, {"display": "Osteoporosis"}],
+        },
+        draft(3) | {"contained": [contained], "medicationReference": {"reference": "#m"}},
+        draft(4) | {"medicationReference": {"reference": "Medication/m4"}},
+        {"resourceType": "Medication", "id": "m4", "code": DRUG},
+        problem(7, "64859006", "Osteoporosis"),
+        {
+            "resourceType": "ServiceRequest",
+            "id": "s1",
+            "status": "draft",
+            "intent": "plan",
+            "code": {"coding": [{"system": "http://loinc.org", "code": "6768-6"}]},
+            "subject": {"reference": "Patient/p1"},
+        },
+    ]
+    for order in orders[2:4]:
+        del order["medicationCodeableConcept"]
+    selected = ["MedicationRequest/d1", "d2", f"{SERVER}/MedicationRequest/d3", "ServiceRequest/s1"]
+    is_selecting = path in (SELECT, EXPLAIN_SELECT)
+    return selecting(*orders, selections=selected) if is_selecting else signing(*orders)
+
+
+@pytest.mark.parametrize("path", [SELECT, SIGN, EXPLAIN_SELECT, EXPLAIN_SIGN])
+def test_the_call_that_is_spoilt_below_is_about_its_orders(client: FlaskClient, path: str) -> None:
+    [card] = send(client, ordering(path), path).get_json()["cards"]
+    references = card["extension"]["davinci-associated-resource"]
+    chosen = 3 if path in (SELECT, EXPLAIN_SELECT) else 4
+
+    assert references == [f"MedicationRequest/d{n}" for n in range(1, chosen + 1)]
+
+
+@requirement("ERR-08", "ERR-02", "HOK-01", "HOK-05", "HOK-06", "FVR-03")
+@FUZZED
+@given(ORDERING, CHANGES)
+def test_spoilt_draft_orders_are_no_defect(
+    client: FlaskClient, path: str, changes: list[tuple[int, str, Any]]
+) -> None:
+    body = ordering(path)
+    for change in changes:
+        spoil(body["context"], *change)
+
+    check(client, written(body), path)
+
+
+ELEMENTS = (
+    *("id", "status", "intent", "subject", "doNotPerform", "medicationCodeableConcept"),
+    *("medicationReference", "contained", "reasonCode", "reasonReference", "authoredOn"),
+    *("dosageInstruction", "dispenseRequest", "resourceType"),
+)
+
+
+@requirement("ERR-08", "ERR-02", "FVR-03")
+@FUZZED
+@given(ORDERING, st.integers(0, 3), st.dictionaries(st.sampled_from(ELEMENTS), VALUES, min_size=1))
+def test_any_json_in_a_draft_is_no_defect(
+    client: FlaskClient, path: str, number: int, new: dict[str, Any]
+) -> None:
+    body = ordering(path)
+    body["context"]["draftOrders"]["entry"][number]["resource"].update(new)
+
+    check(client, written(body), path)
+
+
+@requirement("ERR-08", "ERR-02", "HOK-01", "HOK-05", "HOK-06")
+@FUZZED
+@given(ORDERING, st.sampled_from(["draftOrders", "entry", "resource", "selections"]), VALUES)
+def test_any_json_in_place_of_draft_orders_is_no_defect(
+    client: FlaskClient, path: str, where: str, new: Any
+) -> None:
+    body = ordering(path)
+    context = body["context"]
+    if where == "entry":
+        context["draftOrders"]["entry"] = new
+    elif where == "resource":
+        context["draftOrders"]["entry"][0]["resource"] = new
+    else:
+        context[where] = new
+
+    check(client, written(body), path)

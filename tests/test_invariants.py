@@ -10,7 +10,7 @@ from flask import Flask, Response
 from flask.testing import FlaskClient
 
 from tests.exchanges import JSON, SERVICE, Json, send
-from tests.invariants import drafts_of, faults, violations
+from tests.invariants import ABOUT_ORDERS, drafts_of, faults, violations
 
 Whole = Callable[[str], Json]
 Spoil = Callable[[Json], object]
@@ -47,6 +47,10 @@ SPOILT: dict[str, Spoil] = {
     "SYS-02": lambda x: x.update(systemActions=[{"type": "create"}]),
     "EXT-01": lambda x: x.update(extension=[{"url": "x"}]),
     "EXT-02": card(extension={"more": 1}),
+    "EXT-02 of an answer": lambda x: x.update(extension={ABOUT_ORDERS: ["MedicationRequest/d1"]}),
+    "EXT-05": card(extension={ABOUT_ORDERS: "MedicationRequest/d1"}),
+    "EXT-05 without its type": card(extension={ABOUT_ORDERS: ["d1"]}),
+    "EXT-05 twice": card(extension={ABOUT_ORDERS: ["MedicationRequest/d1"] * 2}),
     "CAR-01": card(summary="x" * 140),
     "CAR-01 in JavaScript": card(summary="\U0001f44d" * 70),
     "CAR-01 on two lines": card(summary="x\ny"),
@@ -105,6 +109,7 @@ def test_a_spoilt_answer_is_found_out(client: FlaskClient, whole: Whole, rule: s
     "more",
     [
         {"extension": {"org.example.shown": {"a": 1}}},
+        {"extension": {ABOUT_ORDERS: ["MedicationRequest/d1", "MedicationRequest/d2"]}},
         {"links": [{**LINK, "appContext": "x", "autolaunchable": False}]},
     ],
 )

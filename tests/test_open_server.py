@@ -15,7 +15,19 @@ from flask.testing import FlaskClient
 
 from cds_service.app import create_app
 from cds_service.config import Settings
-from tests.exchanges import FIRES, GRANT, SERVICE, Json, as_bytes, drop, now, put, request, send
+from tests.exchanges import (
+    FIRES,
+    GRANT,
+    SERVICE,
+    SERVICES,
+    Json,
+    as_bytes,
+    drop,
+    now,
+    put,
+    request,
+    send,
+)
 from tests.invariants import cards_of, faults, strict_json
 from tests.loopback import ROOT, Running, ended, running
 
@@ -146,7 +158,7 @@ def test_a_real_server_answers(server: Running) -> None:
     assert (answer.status_code, answer.headers["Content-Type"]) == (200, "application/json")
     assert cards_of(answer.json()) == FIRES
     found = call(server, "GET", "/cds-services").json()
-    assert [x["id"] for x in found["services"]] == ["alp-review"]
+    assert [x["id"] for x in found["services"]] == SERVICES
 
 
 def test_serve_prints_the_folder_and_the_hash_of_its_content(server: Running) -> None:
@@ -278,7 +290,8 @@ def test_topic_modes_reach_the_workers() -> None:
 @requirement("DSC-03", "JSN-02")
 def test_content_without_services_is_an_empty_list_of_services(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "hooks", tmp_path / "hooks")
-    shutil.rmtree(tmp_path / "hooks" / "alp_review")
+    for family in (tmp_path / "hooks").glob("*/service.toml"):
+        shutil.rmtree(family.parent)
     with running(CDS_HOOKS_DIR=str(tmp_path / "hooks")) as server:
         answer = call(server, "GET", "/cds-services")
         assert (answer.status_code, answer.content) == (200, b'{"services":[]}')

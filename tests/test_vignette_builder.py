@@ -461,7 +461,7 @@ def test_what_a_row_expects_is_read_in_order() -> None:
 
 ERRORS = [
     ('colour = "red"', "key", '"colour" is not one of: id, says'),
-    ('hook = "order-sign"', "hook", '"order-sign" is not one of: patient-view'),
+    ('hook = "order-dispatch"', "hook", '"order-dispatch" is not one of: patient-view'),
     ("modes = 3", "modes", 'must be "all-on" or a table'),
     ('modes = { a = "maybe" }', "modes", '"maybe" is not one of: on, shadow, off'),
     ('verdicts = { a = "fine" }', "verdicts", '"fine" is not one of: fired'),
