@@ -45,7 +45,7 @@ mutants: $(STAMP) ## change the code and the limits one by one and see whether a
 verdicts: $(STAMP) ## write the tables of docs/testing.md anew
 	@$(BIN)/python -m tests.foreign_data
 
-words: $(STAMP) ## write tests/data/vignette_words.txt anew
+words: $(STAMP) ## write anew what the cards of vignettes and exchanges say
 	@$(BIN)/python -m tests.words
 
 clean: ## remove .venv, builds and caches

@@ -44,6 +44,18 @@ def test_the_request_yields_its_response(name: str) -> None:
     assert without_uuids(answer.get_json()) == without_uuids(part(name, "response"))
 
 
+def write_response(name: str) -> None:
+    """Writes the response that is given by now, unless the one on file is the same but for its
+    uuids.
+    """
+    found = about(name)
+    path = f"/cds-services/{found['service']}"
+    answer = send(client(found["as_of"]), part(name, "request"), path).get_json()
+    if without_uuids(answer) != without_uuids(part(name, "response")):
+        written = json.dumps(answer, indent=2, ensure_ascii=False) + "\n"
+        (EXCHANGES / name / "response.json").write_text(written, "utf-8")
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_an_exchange_is_described_and_small(name: str) -> None:
     found = about(name)

@@ -732,11 +732,25 @@ def test_the_explanation_says_what_a_recorded_drug_that_was_fetched_is_known_by(
 def test_one_drug_that_many_entries_name_is_fetched_once(
     reading: FlaskClient, drugs: FhirServer
 ) -> None:
-    orders = [without_drug(medicationReference=BARE) | {"id": f"d{n}"} for n in range(5)]
+    orders = [without_drug(medicationReference=BARE) | {"id": f"d{n}"} for n in range(25)]
+    orders.append(without_drug(medicationReference={"reference": "Medication/enzyme"}))
     body = prefetched(signing(*orders), drugs)
 
-    assert len(about(answered(reading, body, SIGN))[0]) == 5
-    assert [x.path for x in drugs.asked] == ["/fhir/Medication/m1"]
+    assert len(about(answered(reading, body, SIGN))[0]) == 25
+    asked = sorted(x.path for x in drugs.asked)
+    assert asked == ["/fhir/Medication/enzyme", "/fhir/Medication/m1"]
+
+
+@pytest.mark.parametrize("made", [ordered, recorded])
+def test_a_drug_whose_medication_was_sent_is_not_fetched(
+    reading: FlaskClient, drugs: FhirServer, made: Callable[[Json], Json]
+) -> None:
+    beside, sent = made(BARE), made(BARE)
+    beside["context"]["draftOrders"]["entry"].append({"resource": MEDICATION})
+    sent["prefetch"]["drugs"] = bundle([MEDICATION])
+    for body in (beside, sent):
+        answered(reading, prefetched(body, drugs), SIGN)
+    assert drugs.asked == []
 
 
 def test_so_many_drugs_are_fetched_and_no_more(reading: FlaskClient, drugs: FhirServer) -> None:
@@ -920,6 +934,28 @@ def test_a_suggestion_that_was_taken_is_not_made_again(client: FlaskClient, path
     assert "**Done or on order:** " in again["cards"][0]["detail"]
 
 
+@BOTH
+@pytest.mark.parametrize(
+    "more",
+    [{"status": "draft"}, {"status": "active", "authoredOn": ago(1)}, {}, {"intent": "plan"}],
+)
+def test_a_test_that_is_drafted_beside_the_drug_is_not_suggested(
+    client: FlaskClient, path: str, more: Json
+) -> None:
+    test = {
+        "resourceType": "ServiceRequest",
+        "id": "s1",
+        "code": {"coding": [{"system": "http://loinc.org", "code": "6768-6"}]},
+        "subject": {"reference": "Patient/p1"},
+    }
+    body = BODIES[path]()
+    body["context"]["draftOrders"]["entry"].append({"resource": test | more})
+    found = answered(client, body, path)
+
+    assert [x["code"]["coding"][0]["code"] for x in drafts_of(found)] == ["62236-5"]
+    assert about(found) == [["MedicationRequest/d1"]]
+
+
 @requirement("CAR-02", "CAR-04")
 @BOTH
 @pytest.mark.parametrize("name", HOSTILE)
@@ -962,8 +998,10 @@ def test_required_data_that_is_missing_is_412_as_at_any_hook(
     client: FlaskClient, path: str
 ) -> None:
     for key in ("patient", "results"):
-        answer = send(client, changed(BODIES[path](), drop(f"prefetch.{key}")), path)
-        assert answer.status_code == 412
+        body = changed(BODIES[path](), drop(f"prefetch.{key}"))
+        assert send(client, body, path).status_code == 412
+        explained = answered(client, body, EXPLAINS[path])
+        assert (explained["status"], row(explained)["used"]) == (412, 1)
 
 
 @BOTH

@@ -1,8 +1,8 @@
 """What the cards and explanations of every vignette say, to the letter, as a short digest each: no
 word of a card changes unseen.
 
-`make words` writes tests/data/vignette_words.txt anew; the diff names the rows to look at, with
-`cds-service check --explain ID`.
+`make words` writes tests/data/vignette_words.txt and fixtures/exchanges/*/response.json anew; the diff
+names the rows to look at, with `cds-service check --explain ID`.
 """
 
 import hashlib
@@ -41,9 +41,12 @@ def recorded() -> dict[str, str]:
 
 
 def main() -> None:
-    """Writes the file."""
+    """Writes the file, and the response of every exchange that is answered otherwise by now."""
+    from tests.test_exchanges import NAMES, write_response
     from tests.test_vignettes import families, vignettes_of_family, what_is_said
 
+    for name in NAMES:
+        write_response(name)
     lines = []
     for family in families():
         as_of: date = vignettes_of_family(family.name)[0]
