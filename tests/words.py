@@ -1,7 +1,7 @@
 """What the cards and explanations of every vignette say, to the letter, as a short digest each: no
 word of a card changes unseen.
 
-`make words` writes tests/data/vignette_words.txt and fixtures/exchanges/*/response.json anew; the diff
+`make words` writes tests/data/vignette_words.txt, and the responses of fixtures/exchanges; the diff
 names the rows to look at, with `cds-service check --explain ID`.
 """
 
