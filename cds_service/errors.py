@@ -80,6 +80,13 @@ class BrokenRequest(CdsError):
     code = "invalid"
 
 
+class StoreDown(CdsError):
+    """The store is needed for this answer and cannot be reached."""
+
+    status = 503
+    code = "transient"
+
+
 class ContentError(Exception):
     """A content or site file is wrong; stops the server at start-up. The sentence names file and
     key.

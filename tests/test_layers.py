@@ -19,7 +19,8 @@ HOOKS = ROOT / "hooks"
 
 # Bytes, resources, facts, rules, cards, HTTP: a module imports only from those before it.
 ORDER = (
-    *("__init__", "errors", "dates", "quantity", "resources", "fhir_files", "terminology"),
+    *("__init__", "errors", "clients", "store"),
+    *("dates", "quantity", "resources", "fhir_files", "terminology"),
     *("hook_request", "fhir_client", "deliveries", "drafts", "prefetch", "entries", "results"),
     "evidence",
     *("holdings", "facts", "rules", "orders", "content_files", "content_python", "content_laws"),

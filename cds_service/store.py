@@ -1,0 +1,215 @@
+"""The store: tokens used, cards issued, feedback, overrides and tallies, in SQLite or PostgreSQL.
+
+Patients are in it as keyed hashes only. A write that returns is on disk.
+"""
+
+import hashlib
+import hmac
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Connection,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    create_engine,
+    event,
+    inspect,
+    text,
+)
+from sqlalchemy.engine import Engine, make_url
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+
+from cds_service.errors import CannotServe, StoreDown
+
+SCHEMA = "0001"  # the newest of migrations/versions
+BUSY_MILLISECONDS = 5000  # how long SQLite waits for another writer
+CONNECT_SECONDS = 3
+
+TABLES = MetaData()
+
+
+def _text(name: str, **more: Any) -> "Column[str]":
+    return Column(name, Text, nullable=False, **more)
+
+
+def _when(name: str, **more: Any) -> "Column[int]":
+    """Milliseconds since 1970, UTC."""
+    return Column(name, BigInteger, nullable=False, **more)
+
+
+TOKEN_USED = Table(
+    "token_used",
+    TABLES,
+    _text("issuer", primary_key=True),
+    _text("token", primary_key=True),
+    _when("until", index=True),
+)
+CARD = Table(
+    "card",
+    TABLES,
+    _text("id", primary_key=True),
+    *map(_text, ("issuer", "tenant", "service", "topic", "variant", "indicator")),
+    Column("shadow", Boolean, nullable=False),
+    *map(_text, ("content", "patient", "asked_by", "evidence", "suggestions")),
+    _when("issued", index=True),
+    Index("card_of_patient", "issuer", "tenant", "patient", "topic"),
+)
+FEEDBACK = Table(
+    "feedback",
+    TABLES,
+    Column("id", Integer, primary_key=True),
+    *map(_text, ("issuer", "tenant", "service", "card", "suggestion", "outcome", "outcome_at")),
+    *map(_text, ("reason_system", "reason")),
+    _when("received", index=True),
+    UniqueConstraint("issuer", "tenant", "card", "suggestion", "outcome", "outcome_at"),
+)
+COMMENT = Table(
+    "comment",
+    TABLES,
+    Column("feedback", ForeignKey("feedback.id", ondelete="CASCADE"), primary_key=True),
+    _text("text"),
+)
+OVERRIDE = Table(
+    "override",
+    TABLES,
+    Column("id", Integer, primary_key=True),
+    *map(_text, ("issuer", "tenant", "patient", "topic", "reason", "asked_by", "card", "evidence")),
+    _when("began"),
+    Index("override_of_patient", "issuer", "tenant", "patient"),
+    UniqueConstraint("issuer", "tenant", "card", "reason", "began"),
+)
+CHARTS_SEEN = Table(
+    "charts_seen",
+    TABLES,
+    *(_text(name, primary_key=True) for name in ("day", "issuer", "service", "content")),
+    Column("count", Integer, nullable=False),
+)
+
+
+class Store:
+    """One database; any number of threads and processes may use it at once.
+
+    Raises ValueError for a URL that is neither SQLite's nor PostgreSQL's.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._engine = _engine(url)
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """A transaction that is committed at the end; raises StoreDown when it cannot be."""
+        try:
+            with self._engine.begin() as connection:
+                yield connection
+        except IntegrityError:
+            raise
+        except SQLAlchemyError as error:
+            raise _down(error) from None
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A connection to read with; raises StoreDown when there is none."""
+        try:
+            with self._engine.connect() as connection:
+                yield connection
+        except SQLAlchemyError as error:
+            raise _down(error) from None
+
+    def use_token(self, issuer: str, token: str, until: int) -> bool:
+        """Notes that a token was used, to be kept until then; whether it was for the first time.
+
+        Raises StoreDown.
+        """
+        try:
+            with self.writing() as connection:
+                row = {"issuer": issuer, "token": token, "until": until}
+                connection.execute(TOKEN_USED.insert(), row)
+        except IntegrityError:
+            return False
+        return True
+
+    def check(self) -> None:
+        """Raises CannotServe unless the schema is the one this software writes."""
+        found = self.schema()
+        if found != SCHEMA:
+            was = f"is {found}" if found else "has no tables of ours"
+            raise CannotServe(f"the store {was}; this software needs {SCHEMA}: cds-service migrate")
+
+    def schema(self) -> str:
+        """The schema's revision, "" for an empty store; raises StoreDown."""
+        with self.reading() as connection:
+            if not inspect(connection).has_table("alembic_version"):
+                return ""
+            return (
+                connection.execute(text("select version_num from alembic_version")).scalar() or ""
+            )
+
+    def migrate(self, scripts: Path) -> None:
+        """Brings the schema up to date; `scripts` is the folder of migrations."""
+        from alembic import command
+        from alembic.config import Config
+
+        config = Config()
+        config.set_main_option("script_location", str(scripts))
+        with self.writing() as connection:
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+
+    @property
+    def is_sqlite(self) -> bool:
+        """Whether it is a file of this machine."""
+        return self._engine.dialect.name == "sqlite"
+
+    def close(self) -> None:
+        """Ends its connections."""
+        self._engine.dispose()
+
+
+def patient_key(secret: bytes, issuer: str, tenant: str, fhir_server: str, patient: str) -> str:
+    """What stands for a patient in the store: the same for the same patient of the same client, and
+    nothing to anybody without the secret.
+    """
+    said = "\0".join((issuer, tenant, fhir_server.rstrip("/"), patient)).encode()
+    return hmac.new(secret, said, hashlib.sha256).hexdigest()
+
+
+def _engine(url: str) -> Engine:
+    parsed = make_url(url)
+    kind = parsed.get_backend_name()
+    if kind == "sqlite":
+        engine = create_engine(parsed, connect_args={"timeout": BUSY_MILLISECONDS / 1000})
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+        return engine
+    if kind == "postgresql":
+        parsed = parsed.set(drivername="postgresql+psycopg")
+        arguments = {"connect_timeout": CONNECT_SECONDS}
+        return create_engine(parsed, pool_pre_ping=True, connect_args=arguments)
+    raise ValueError("must be a sqlite: or postgresql: URL")
+
+
+def _prepare_sqlite(connection: Any, _: object) -> None:
+    connection.isolation_level = None  # transactions begin where we say: see _begin_sqlite
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    """A writer takes its place in the queue at once; one that first read could only fail."""
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _down(error: SQLAlchemyError) -> StoreDown:
+    """Without the statement or its values: they may hold what no log may."""
+    return StoreDown("The store cannot be reached.", type(error).__name__)
