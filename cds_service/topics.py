@@ -159,7 +159,8 @@ class _Writer:
     def _reason(self, code: str) -> Reason:
         row, card = self.content.override_reasons[code], self.card
         days = [x for x in (row.days, card.snooze_days) if x is not None]
-        until, text = row.until or "", ""
+        until: str = row.until or ""
+        text = ""
         if card.snooze_days == 0:
             until = "value"
         elif code in card.snooze_while:
