@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from cds_service.cards import Cards, CardWriter
+from cds_service.clients import ANYBODY, Caller
 from cds_service.content import Content, Family
 from cds_service.content_files import Service
 from cds_service.dates import as_text
@@ -24,13 +25,16 @@ from cds_service.explanation import (
 )
 from cds_service.facts import PatientFacts
 from cds_service.hook_request import Call, parse_call
+from cds_service.overrides import Asked, Overrides
 from cds_service.prefetch import Fetcher, Unsettled, settle, undeclared_line
+from cds_service.store import patient_key, user_key
 
 
 @dataclass(frozen=True, slots=True)
 class Answering:
     """Answers calls with one content; `now` is the clock, `fetcher` None where nothing may be
-    fetched, `public_url` where the pages of the topics lie ("": nobody can tell).
+    fetched, `public_url` where the pages of the topics lie ("": nobody can tell), `overrides` None
+    where nothing is remembered, `secret` the key of patients in the store.
     """
 
     content: Content
@@ -38,6 +42,8 @@ class Answering:
     fetch_seconds: float
     now: Callable[[], datetime]
     public_url: str = ""
+    overrides: Overrides | None = None
+    secret: bytes = b""
 
     def today(self) -> int:
         """Today at the site, as an ordinal."""
@@ -50,12 +56,39 @@ class Answering:
             raise UnknownService("No such service.")
         return found
 
-    def cards(self, service_id: str, body: bytes) -> Cards:
+    def cards(self, service_id: str, body: bytes, caller: Caller = ANYBODY) -> Cards:
         """The cards of a call; raises CdsError for what cannot be answered."""
         family, service = self.service(service_id)
         call = parse_call(body, service.hook)
         facts = self._facts(call, family)
-        return self._writer(call).write(review(self.content, family, service, facts))
+        return self._writer(call).write(self._review(family, service, facts, call, caller))
+
+    def _review(
+        self,
+        family: Family,
+        service: Service,
+        facts: PatientFacts,
+        call: Call,
+        caller: Caller,
+        *,
+        also_off: bool = False,
+    ) -> Review:
+        hold_back = None
+        if self.overrides is not None:
+            asked = self.asked(call, caller)
+            hold_back = self.overrides.hold_back(self.content, family, facts, asked)
+        return review(self.content, family, service, facts, also_off=also_off, hold_back=hold_back)
+
+    def asked(self, call: Call, caller: Caller) -> Asked:
+        """Under which keys the store knows whose call it is."""
+        issuer, tenant, context = caller.issuer, caller.tenant, call.context
+        server = call.fhir_server or ""
+        return Asked(
+            issuer=issuer,
+            tenant=tenant,
+            patient=patient_key(self.secret, issuer, tenant, server, context.patient_id),
+            user=user_key(self.secret, issuer, tenant, context.user_id),
+        )
 
     def _writer(self, call: Call) -> CardWriter:
         return CardWriter(self.content, call.context, public_url=self.public_url)
@@ -66,20 +99,20 @@ class Answering:
         )
         return PatientFacts(chart, family.knowledge, self.today())
 
-    def explain(self, service_id: str, body: bytes) -> dict[str, Any]:
+    def explain(self, service_id: str, body: bytes, caller: Caller = ANYBODY) -> dict[str, Any]:
         """Every verdict with its evidence, an Explanation as JSON has it; a call that lacks
         required data is explained, not refused.
         """
-        return cast("dict[str, Any]", self._explanation(service_id, body))
+        return cast("dict[str, Any]", self._explanation(service_id, body, caller))
 
-    def _explanation(self, service_id: str, body: bytes) -> Explanation:
+    def _explanation(self, service_id: str, body: bytes, caller: Caller) -> Explanation:
         family, service = self.service(service_id)
         call = parse_call(body, service.hook)
         try:
             facts = self._facts(call, family)
         except Unsettled as unsettled:
             return self._explain_unsettled(family, unsettled)
-        found = review(self.content, family, service, facts, also_off=True)
+        found = self._review(family, service, facts, call, caller, also_off=True)
         return self._explain(call, found)
 
     def _explain(self, call: Call, found: Review) -> Explanation:

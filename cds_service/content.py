@@ -16,6 +16,7 @@ from cds_service.content_files import (
     Mode,
     Precedence,
     ReasonRow,
+    Repeats,
     Service,
     SharedWords,
     SiteFile,
@@ -72,6 +73,9 @@ class Family:
     limits: Mapping[str, LimitRow]
     knowledge: Knowledge
     folder: Path
+    news: Callable[[Any], Any] | None
+    snooze_questions: Mapping[str, Callable[[Any], Any]]
+    repeats: Repeats | None
 
 
 @dataclass(frozen=True, slots=True)

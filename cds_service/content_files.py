@@ -55,8 +55,17 @@ class OrderRow(Strict):
 
 
 class ReasonRow(Strict):
+    """Why a card may be set aside, and for how long: `days`, or until something changes: its value,
+    or the problem list. `needs_proof`: only with one of the card's tests on file, or a comment.
+    """
+
     display: Said
     every_card: bool = False
+    days: int | None = None
+    until: Literal["value", "problems"] | None = None
+    user_only: bool = False
+    every_topic: bool = False
+    needs_proof: bool = False
 
 
 class Service(Strict):
@@ -93,6 +102,15 @@ class Precedence(Strict):
     suppresses: dict[str, list[str]] = {}
 
 
+class Repeats(Strict):
+    """For how many days the same card about the same numbers is not shown to the same user
+    again.
+    """
+
+    info_days: int
+    warning_days: int
+
+
 class SourceAttributes(Strict):
     """What 45 CFR 170.315(b)(11)(iv)(A) has a source of evidence say of itself, but for citations
     (the card's) and dates (the content's); `limits` and `provenance` are our own.
@@ -126,6 +144,8 @@ class FamilyFile(Strict):
     limits: dict[str, LimitRow] = {}
     placeholders: dict[str, int] = {}
     hold: list[Hold] = []
+    news: str = ""
+    repeats: Repeats | None = None
 
 
 class Variant(Strict):
@@ -145,6 +165,10 @@ class Variant(Strict):
 class CardFile(Strict):
     """One topic: when it is shown, in what words, on what evidence; `hooks` are those at which it
     speaks (none: all of its services').
+
+    An override lasts at most `snooze_days` (0: for this value, result or order only), for cards
+    with the same words for `snooze_for`, and for a reason of `snooze_while` as long as that
+    question is answered yes; a value that is a quarter `worse` ends it.
     """
 
     row: Said
@@ -166,6 +190,10 @@ class CardFile(Strict):
     capped: bool = True
     while_inpatient: Mode | None = None
     hooks: list[str] = []
+    snooze_days: int | None = None
+    snooze_for: list[str] = []
+    snooze_while: dict[str, str] = {}
+    worse: Literal["lower", "higher"] | None = None
     phrases: dict[str, dict[str, str]] = {}
 
 

@@ -2,7 +2,7 @@
 cards.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from cds_service.content import Content, Family, Topic
@@ -37,9 +37,11 @@ def review(
     facts: PatientFacts,
     *,
     also_off: bool = False,
+    hold_back: Callable[[Sequence[Verdict]], None] | None = None,
 ) -> Review:
     """The verdict of every topic at the service's hook; topics switched off are evaluated only when
-    asked for.
+    asked for. `hold_back` is asked once something is about to be shown, and suppresses what
+    somebody has set aside.
     """
     holding = _Holds(family, facts)
     verdicts: list[Verdict] = []
@@ -64,6 +66,9 @@ def review(
     _yield_to_others(family, content.modes, verdicts)
     for verdict in finished:
         _suppress(verdict, DONE_OR_ORDERED)
+    shown = [x for x in verdicts if x.outcome == "fired"]
+    if hold_back is not None and shown:
+        hold_back(shown)
     _keep_the_most_urgent(family, verdicts)
     return Review(family, facts, tuple(verdicts))
 

@@ -13,6 +13,7 @@ from cds_service.drafts import WHERE as DRAFTS
 from cds_service.evaluation import Review
 from cds_service.evidence import Record, Rejected, outcome_of, unique
 from cds_service.facts import Judged, PatientFacts
+from cds_service.overrides import OVERRIDDEN, SHOWN_LATELY
 from cds_service.prefetch import Chart, Source, State
 from cds_service.results import short
 from cds_service.rules import Outcome, Verdict
@@ -61,11 +62,14 @@ class AskedQuestion(TypedDict):
 
 
 class TopicVerdict(TypedDict):
-    """What became of a topic; `by` names what held it back, `variant` the words it speaks in."""
+    """What became of a topic; `by` names what held it back, `until` the day on which an override
+    ends, `variant` the words it speaks in.
+    """
 
     topic: str
     verdict: Outcome
     by: NotRequired[str]
+    until: NotRequired[str]
     variant: NotRequired[str]
     reason: Because
     evidence: list[AskedQuestion]
@@ -148,18 +152,22 @@ def _verdict(content: Content, review: Review, verdict: Verdict) -> TopicVerdict
     found: TopicVerdict = {
         "topic": verdict.topic,
         "verdict": verdict.outcome,
-        "reason": _reason(review, verdict),
+        "reason": _reason(content, review, verdict),
         "evidence": [_evidence(content, x) for x in _each_once(verdict.record.because)],
     }
     if verdict.by:
         found["by"] = verdict.by
+    if verdict.until:
+        found["until"] = verdict.until
     if verdict.advice is not None:
         found["variant"] = verdict.advice.variant
     return found
 
 
-def _reason(review: Review, verdict: Verdict) -> Because:
+def _reason(content: Content, review: Review, verdict: Verdict) -> Because:
     last = verdict.record.because[-1] if verdict.record.because else None
+    if verdict.by in (OVERRIDDEN, SHOWN_LATELY):
+        return held_back(content, verdict)
     if verdict.outcome == "suppressed":
         return {"code": verdict.by, "text": f"Every condition held; held back by {verdict.by}."}
     if verdict.outcome == "fired":
@@ -173,6 +181,15 @@ def _reason(review: Review, verdict: Verdict) -> Because:
     if verdict.outcome == "data-unusable":
         text += " (there were results, and none could be used)"
     return {"code": last.name, "text": text}
+
+
+def held_back(content: Content, verdict: Verdict) -> Because:
+    """Why somebody's override, or having been shown, keeps a card back."""
+    until = f"until {verdict.until}" if verdict.until else "until its evidence changes"
+    if verdict.by == SHOWN_LATELY:
+        return {"code": SHOWN_LATELY, "text": f"Shown to this user lately; silent {until}."}
+    reason = content.override_reasons[verdict.held_because].display
+    return {"code": OVERRIDDEN, "text": f'Set aside with "{reason}"; silent {until}.'}
 
 
 def _titles(review: Review, keys: Iterable[str]) -> tuple[str, ...]:

@@ -244,6 +244,13 @@ class _Loader:
             limits=found.limits,
             knowledge=knowledge,
             folder=folder,
+            news=self._definition(file, "news", found.news, definitions) if found.news else None,
+            snooze_questions={
+                name: self._definition(f"{folder.name}/cards", "snooze_while", name, definitions)
+                for topic in topics
+                for name in topic.card.snooze_while.values()
+            },
+            repeats=found.repeats,
         )
 
     def _check_service(self, file: str, found: FamilyFile) -> None:
@@ -329,14 +336,18 @@ class _Loader:
     def _hold(
         self, file: str, hold: Hold, definitions: ModuleType, topics: tuple[Topic, ...]
     ) -> Callable[[Any], Any]:
-        found = getattr(definitions, hold.question, None)
-        if not callable(found):
-            raise ContentError(
-                file, "hold.question", f"shared/definitions.py has no {hold.question}"
-            )
+        found = self._definition(file, "hold.question", hold.question, definitions)
         for code in (*hold.keeps, *hold.keeps_warnings):
             if code not in {topic.code for topic in topics}:
                 raise ContentError(file, f"hold.{hold.question}", f"no topic {code}")
+        return found
+
+    def _definition(
+        self, file: str, key: str, name: str, definitions: ModuleType
+    ) -> Callable[[Any], Any]:
+        found = getattr(definitions, name, None)
+        if not callable(found):
+            raise ContentError(file, key, f"shared/definitions.py has no {name}")
         return found  # type: ignore[no-any-return]
 
     def _topics(self, folder: Path, found: FamilyFile, keys: set[str]) -> tuple[Topic, ...]:
@@ -389,6 +400,7 @@ class _Loader:
             if reason not in self.reasons:
                 why = f"no override reason {reason} in shared/override_reasons.toml"
                 raise ContentError(file, "override", why)
+        self._check_snooze(file, card, found)
         self._check_orders(file, "orders", card.orders)
         self._check_orders(file, "kept_alive_by", card.kept_alive_by)
         _check_hooks(file, card, [x.hook for x in found.service])
@@ -400,6 +412,15 @@ class _Loader:
             self._check_orders(file, f"variant.{name}.orders", variant.orders or [])
             self._check_starts(file, f"variant.{name}.starts_after", variant.starts_after, found)
             _check_words(file, f"variant.{name}", card, variant, found.placeholders)
+
+    def _check_snooze(self, file: str, card: CardFile, found: FamilyFile) -> None:
+        for reason in card.snooze_while:
+            if reason not in self.reasons:
+                why = f"no override reason {reason} in shared/override_reasons.toml"
+                raise ContentError(file, "snooze_while", why)
+        for name in card.snooze_for:
+            if name not in found.placeholders:
+                raise ContentError(file, "snooze_for", f"{name} is no placeholder")
 
     def _check_starts(
         self, file: str, where: str, starts: Mapping[str, str], found: FamilyFile

@@ -57,7 +57,8 @@ Rule = Callable[[PatientFacts], Iterator[Advice]]
 @dataclass(slots=True)
 class Verdict:
     """What became of one topic: the outcome, what held it back (`by`), and the questions
-    behind it.
+    behind it; `fingerprint` is what an override of the card is compared with later, as JSON, and
+    `held_because` the reason of one that holds it back, `until` the day on which that ends.
     """
 
     topic: str
@@ -69,3 +70,6 @@ class Verdict:
     orders: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
     unchecked: tuple[str, ...] = ()
+    fingerprint: str = "{}"
+    held_because: str = ""
+    until: str = ""

@@ -138,10 +138,18 @@ class OrderOffered(Published):
 
 
 class Reason(Published):
-    """One reason to set the card aside."""
+    """One reason to set the card aside, and how long the card then stays silent: `days`, or until
+    its "value", the "problems" on record or the answer to a "question" changes (`text`).
+    """
 
     code: str
     display: str
+    days: int | None
+    until: str
+    text: str
+    user_only: bool
+    every_topic: bool
+    needs_proof: bool
 
 
 class HeldBack(Published):

@@ -154,7 +154,29 @@ class _Writer:
 
     def _reasons(self) -> Iterator[Reason]:
         for code in unique((*self.card.override, *self.content.common_reasons)):
-            yield Reason(code, self.content.override_reasons[code].display)
+            yield self._reason(code)
+
+    def _reason(self, code: str) -> Reason:
+        row, card = self.content.override_reasons[code], self.card
+        days = [x for x in (row.days, card.snooze_days) if x is not None]
+        until: str = row.until or ""
+        text = ""
+        if card.snooze_days == 0:
+            until = "value"
+        elif code in card.snooze_while:
+            until = "question"
+            ask = self.family.snooze_questions[card.snooze_while[code]]
+            text = " ".join((ask.__doc__ or "").split())
+        return Reason(
+            code=code,
+            display=row.display,
+            days=None if until else min(days, default=None),
+            until=until,
+            text=text,
+            user_only=row.user_only,
+            every_topic=row.every_topic,
+            needs_proof=row.needs_proof,
+        )
 
     # -- standing and source -------------------------------------------------------------------
 

@@ -25,7 +25,7 @@ ORDER = (
     "evidence",
     *("holdings", "facts", "rules", "orders", "content_files", "content_python", "content_laws"),
     *("content_references", "content"),
-    *("site", "loading", "evaluation", "cards", "explanation", "answering", "discovery"),
+    *("site", "loading", "overrides", "evaluation", "cards", "explanation", "answering", "discovery"),
     *("rule_code", "rule_questions", "topic_shape", "topic_reading", "topics", "topic_pages"),
     *("openapi", "config", "fhir_endpoint", "vignette_rows", "vignette_charts", "vignettes"),
     *("checking", "outgoing", "terminal_text", "dot_plot", "terminal", "app", "serving"),

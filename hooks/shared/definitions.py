@@ -1,8 +1,8 @@
 """The common definitions of the clinical specification; rules are written in these words.
 
 Each lies in the module of its subject: readings, pregnancy, exposure, low_alp, raised_alp,
-hypophosphatasia, cancer, oncology, myeloma_screen, care. Here they stand together, so that a rule,
-or a `hold` of a service.toml, needs one name.
+hypophosphatasia, cancer, oncology, myeloma_screen, care, news. Here they stand together, so that a
+rule, or a `hold` of a service.toml, needs one name.
 """
 
 from hooks.shared.cancer import (
@@ -83,6 +83,10 @@ from hooks.shared.low_alp import (
 from hooks.shared.myeloma_screen import (
     abnormal_tests,
     vital_tests,
+)
+from hooks.shared.news import (
+    lowered_by_drug,
+    news,
 )
 from hooks.shared.oncology import (
     oncology_indication,
@@ -210,6 +214,7 @@ __all__ = [
     "low_alp_is_a_warning",
     "low_readings",
     "low_rule_readings",
+    "lowered_by_drug",
     "lytic_lesion",
     "marrow_malignancies",
     "marrow_malignancy",
@@ -217,6 +222,7 @@ __all__ = [
     "needs_an_excuse",
     "never_deferred",
     "newer_unreadable",
+    "news",
     "note_newer_unreadable",
     "nothing_usable",
     "on_antiresorptive",
