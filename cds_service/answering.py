@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from cds_service.cards import Cards, CardWriter
+from cds_service.clients import ANYBODY, Caller
 from cds_service.content import Content, Family
 from cds_service.content_files import Service
 from cds_service.dates import as_text
@@ -50,7 +51,7 @@ class Answering:
             raise UnknownService("No such service.")
         return found
 
-    def cards(self, service_id: str, body: bytes) -> Cards:
+    def cards(self, service_id: str, body: bytes, caller: Caller = ANYBODY) -> Cards:
         """The cards of a call; raises CdsError for what cannot be answered."""
         family, service = self.service(service_id)
         call = parse_call(body, service.hook)
@@ -66,7 +67,7 @@ class Answering:
         )
         return PatientFacts(chart, family.knowledge, self.today())
 
-    def explain(self, service_id: str, body: bytes) -> dict[str, Any]:
+    def explain(self, service_id: str, body: bytes, caller: Caller = ANYBODY) -> dict[str, Any]:
         """Every verdict with its evidence, an Explanation as JSON has it; a call that lacks
         required data is explained, not refused.
         """
