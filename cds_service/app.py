@@ -14,12 +14,15 @@ from urllib.parse import urlsplit
 from uuid import uuid4
 
 import msgspec
-from flask import Flask, Response, request
+from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import BaseConverter
 
 from cds_service import openapi
 from cds_service.answering import Answering
+from cds_service.auth import Authenticator
+from cds_service.client_keys import Ways
+from cds_service.clients import ANYBODY, read_clients
 from cds_service.config import Settings
 from cds_service.content import Content
 from cds_service.discovery import discovery
@@ -34,6 +37,7 @@ from cds_service.errors import (
 from cds_service.fhir_client import FhirClient
 from cds_service.fhir_endpoint import FhirEndpoint
 from cds_service.loading import load_content
+from cds_service.store import Store
 from cds_service.topic_pages import HEADERS, HTML, Page, Pages, rendered
 
 JSON = "application/json"
@@ -42,6 +46,8 @@ _MEDIA_TYPES = ("application/json", "application/fhir+json")
 _LOOPBACK = re.compile(r"(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d{1,5})?\Z", re.IGNORECASE)
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 _ENCODING = re.compile(r"[a-z0-9-]{1,16}\Z")
+_PROTECTED = re.compile(r"/(cds-services|explain)/")
+_PROTECTED_ALL = re.compile(r"/cds-services\Z|/(cds-services|explain)/")
 _FORWARDED = re.compile(r"(x-)?forwarded(-|\Z)", re.IGNORECASE)
 log = logging.getLogger("cds_service")
 
@@ -81,7 +87,7 @@ def create_app(
     app = Flask("cds_service", static_folder=None)
     app.url_map.converters["rest"] = _RestOfPath
     app.wsgi_app = _OneSlash(app.wsgi_app)  # type: ignore[method-assign]
-    _add_guards(app, settings)
+    _add_guards(app, settings, None if settings.open else _authenticator(settings, now))
     _add_services(app, settings, answering)
     _add_topics(app, content, urlsplit(settings.public_url).path)
     _add_health(app, content)
@@ -95,13 +101,25 @@ def create_app(
 # -- before and after every call ---------------------------------------------------------------
 
 
-def _add_guards(app: Flask, settings: Settings) -> None:
+def _authenticator(settings: Settings, now: Callable[[], datetime]) -> Authenticator:
+    clients = read_clients(settings.clients_file) if settings.clients_file else ()
+    ways = Ways(settings.ca_bundle, settings.https_proxy)
+    return Authenticator(clients, settings.public_urls, Store(settings.store_url), now, ways)
+
+
+def _add_guards(app: Flask, settings: Settings, trust: Authenticator | None) -> None:
+    protected = _PROTECTED_ALL if settings.protect_discovery else _PROTECTED
+
     @app.before_request
     def guard() -> Response | None:
-        if settings.open:
+        g.caller = ANYBODY
+        if trust is None:
             _refuse_strangers()
         if request.method == "OPTIONS":
             return _nothing()
+        if trust is not None and protected.match(request.path):
+            given = request.headers.get("Authorization", "")
+            g.caller = trust.caller(given, request.path)
         return None
 
     @app.after_request
@@ -180,14 +198,14 @@ def _add_services(app: Flask, settings: Settings, answering: Answering) -> None:
         answering.service(service_id)
         body = _body(settings.max_body_bytes)
         with turn:
-            return _json(answering.cards(service_id, body))
+            return _json(answering.cards(service_id, body, g.caller))
 
     @app.post("/explain/<service_id>")
     def explain(service_id: str) -> Response:
         answering.service(service_id)
         body = _body(settings.max_body_bytes)
         with turn:
-            return _json(answering.explain(service_id, body))
+            return _json(answering.explain(service_id, body, g.caller))
 
     @app.get("/openapi.json")
     def describe() -> Response:
@@ -313,7 +331,10 @@ _HTTP_CODES = {404: "not-found", 405: "not-supported", 413: "too-long", 415: "no
 def _add_errors(app: Flask) -> None:
     @app.errorhandler(CdsError)
     def refused(error: CdsError) -> Response:
-        return _outcome(error.status, error.code, error.text, error.diagnostics)
+        response = _outcome(error.status, error.code, error.text, error.diagnostics)
+        if error.status == 401:
+            response.headers["WWW-Authenticate"] = "Bearer"
+        return response
 
     @app.errorhandler(HTTPException)
     def http_error(error: HTTPException) -> Response:

@@ -1,4 +1,4 @@
-"""The command line: serve, demo, check, evaluate, explain."""
+"""The command line: serve, migrate, token, demo, check, evaluate, explain."""
 
 import io
 import json
@@ -15,9 +15,16 @@ import msgspec
 from rich.console import Console
 
 from cds_service.answering import Answering
-from cds_service.config import Settings, read_settings
+from cds_service.config import Settings, migrations_dir, read_settings
 from cds_service.content import Content
-from cds_service.errors import BrokenRequest, CannotServe, CdsError, ContentError, NotJson
+from cds_service.errors import (
+    BrokenRequest,
+    CannotServe,
+    CdsError,
+    ContentError,
+    NotJson,
+    StoreDown,
+)
 from cds_service.fhir_client import FhirClient
 from cds_service.loading import load_content
 from cds_service.vignette_rows import Vignette
@@ -79,7 +86,7 @@ def _show_content(content: Content, err: bool = False) -> None:
         click.echo(f"  site: {change.key} is {change.here} (shipped: {change.shipped})", err=err)
 
 
-@group.command()
+@group.command(epilog="Without --open it needs trusted clients: docs/security.md.")
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", default=8000, show_default=True, type=PORT)
 @click.option("--workers", default=1, show_default=True, type=AT_LEAST_ONE)
@@ -106,22 +113,34 @@ def serve(
     """Serve the CDS services."""
     from cds_service.outgoing import check_outgoing
     from cds_service.serving import LOOPBACK, end_when_closed, run
+    from cds_service.standing import opened, trusting
 
     if guarded:
         end_when_closed(sys.stdin.fileno())
     settings = read_settings()
-    if not (is_open or settings.open):
-        raise click.UsageError(
-            "no trusted clients are configured. Use --open to serve this machine only, "
-            "without client authentication."
-        )
-    if host not in LOOPBACK:
+    is_open = is_open or settings.open
+    if is_open and host not in LOOPBACK:
         raise click.UsageError(f"--open serves loopback only; --host {host} is not.")
     content = _loaded(settings, modes)
     check_outgoing(content)
-    _show_content(content)
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    environ = {"CDS_OPEN": "1", "CDS_PUBLIC_URL": settings.public_url or url}
+    environ = _worker_settings(settings, url, modes, with_fixtures, page_size)
+    with opened(settings) if is_open else trusting(settings) as trust:
+        _show_content(content)
+        for line in trust.says:
+            click.echo(line)
+        said = f"{trust.kind} at {url}/cds-services"
+        run(host, port, workers, {**environ, **trust.environ}, bound=lambda: click.echo(said))
+
+
+def _worker_settings(
+    settings: Settings,
+    url: str,
+    modes: dict[str, str],
+    with_fixtures: bool,
+    page_size: int | None,
+) -> dict[str, str]:
+    environ = {"CDS_PUBLIC_URL": " ".join(settings.public_urls) or url}
     if modes:
         environ["CDS_TOPIC_MODES"] = " ".join(f"{topic}={mode}" for topic, mode in modes.items())
     if with_fixtures:
@@ -129,8 +148,85 @@ def serve(
         environ["CDS_FHIR_SERVERS"] = " ".join((*settings.fhir_servers, f"{url}/fhir"))
     if page_size is not None:
         environ["CDS_DEMO_PAGE_SIZE"] = str(page_size)
-    said = f"open server without client authentication at {url}/cds-services"
-    run(host, port, workers, environ, bound=lambda: click.echo(said))
+    return environ
+
+
+@group.command()
+def migrate() -> None:
+    """Bring the store up to date."""
+    from cds_service.store import Store
+
+    store = Store(read_settings().store_url)
+    try:
+        before = store.schema()
+        store.migrate(migrations_dir())
+        click.echo(f"the store is at {store.schema()} (it was {before or 'empty'})")
+    except StoreDown as error:
+        raise CannotServe(f"{error.text} ({error.diagnostics})") from None
+    finally:
+        store.close()
+
+
+@group.group()
+def token() -> None:
+    """Make a client's keys and tokens, as an EHR does: for tests and for a first day."""
+
+
+def _algorithm(_: click.Context, __: click.Parameter, given: str) -> str:
+    from cds_service.jwks import ALGORITHMS  # it takes a while to load
+
+    if given not in ALGORITHMS:
+        raise click.BadParameter(f"{given} is none of {', '.join(ALGORITHMS)}")
+    return given
+
+
+@token.command("keys")
+@click.option("--algorithm", default="ES384", show_default=True, callback=_algorithm)
+@click.option("--out", "folder", required=True, type=click.Path(file_okay=False, path_type=Path))
+def make_keys(algorithm: str, folder: Path) -> None:
+    """Make a key pair: a private key, and its public half added to jwks.json beside it."""
+    from cds_service.minting import KEY_SET, NoKey, write_key
+
+    try:
+        file, kid = write_key(algorithm, folder)
+    except (NoKey, OSError) as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(f"kid {kid}\nprivate key {file}\npublic keys {folder / KEY_SET}")
+
+
+@token.command()
+@click.option(
+    "--key",
+    "key_file",
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="The private key file of token keys.",
+)
+@click.option("--issuer", required=True, help="Who the client says it is.")
+@click.option("--audience", required=True, help="The URL that is called.")
+@click.option("--tenant", help="The organisation within the client.")
+@click.option("--subject", help="A further claim that some EHRs send.")
+@click.option("--jku", default="", help="Where the client's public keys are.")
+@click.option("--expires", default=300, show_default=True, type=int, help="In how many seconds.")
+def mint(
+    key_file: Path,
+    issuer: str,
+    audience: str,
+    tenant: str | None,
+    subject: str | None,
+    jku: str,
+    expires: int,
+) -> None:
+    """Print a token for one call of one URL."""
+    from cds_service.minting import NoKey
+    from cds_service.minting import mint as minted
+
+    named = {"iss": issuer, "aud": audience, "tenant": tenant, "sub": subject}
+    claims = {name: value for name, value in named.items() if value is not None}
+    try:
+        click.echo(minted(key_file, claims, expires, jku))
+    except (NoKey, OSError) as error:
+        raise click.ClickException(str(error)) from None
 
 
 @group.command()

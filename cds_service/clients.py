@@ -1,7 +1,25 @@
 """Who may call: the trusted clients of a file, and the caller of one call."""
 
+import re
+from collections import Counter
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Meta, Struct
+
+from cds_service.errors import ContentError
+from cds_service.toml_files import read_toml
+
+if TYPE_CHECKING:
+    from cds_service.jwks import KeySet
+
+_Said = Annotated[str, Meta(pattern=r"^[^\s\x00-\x1f\x7f]+\Z", max_length=2000)]
+_Seconds = Annotated[int, Meta(ge=1, le=86_400)]
+_URL = re.compile(r"https?://[^/\s?#@]+(/[^\s?#]*)?(\?[^\s#]*)?\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,3 +44,142 @@ class Caller:
 
 
 ANYBODY = Caller()
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """A trusted client. Its keys are published at `jku`, or are `keys` when that is "". No
+    `audiences`: the URL called; no `tenants`: any.
+    """
+
+    name: str
+    issuer: str
+    jku: str = ""
+    keys: "KeySet | None" = None
+    algorithms: tuple[str, ...] = ("ES384", "RS384")
+    audiences: tuple[str, ...] = ()
+    tenants: tuple[str, ...] = ()
+    single_use: bool = True
+    max_lifetime: int = 3600
+    fhir_servers: tuple[FhirServer, ...] = ()
+
+    def __str__(self) -> str:
+        keys = self.jku if self.keys is None else ", ".join(x.kid for x in self.keys.keys)
+        return f"{self.name} ({self.issuer}), {' '.join(self.algorithms)}, keys: {keys}"
+
+
+# -- the file ----------------------------------------------------------------------------------
+
+
+class _FhirServerRow(Struct, forbid_unknown_fields=True):
+    url: _Said
+    networks: list[str] = []
+    subject: str = ""
+
+
+class _ClientRow(Struct, forbid_unknown_fields=True):
+    name: Annotated[str, Meta(min_length=1)]
+    issuer: _Said
+    jku: _Said = ""
+    insecure_jku: bool = False
+    keys: str = ""
+    algorithms: Annotated[list[str], Meta(min_length=1)] = msgspec.field(
+        default_factory=lambda: ["ES384", "RS384"]
+    )
+    audiences: list[_Said] = []
+    tenants: list[_Said] = []
+    jti: Literal["single-use", "accepted-again"] = "single-use"
+    max_lifetime: _Seconds = 3600
+    fhir_server: list[_FhirServerRow] = []
+
+
+class _ClientsFile(Struct, forbid_unknown_fields=True):
+    client: Annotated[list[_ClientRow], Meta(min_length=1)]
+
+
+def read_clients(path: Path) -> tuple[Client, ...]:
+    """The clients of a file, at least one; raises ContentError naming file and key."""
+    rows = read_toml(path, _ClientsFile, path.parent).client
+    clients = tuple(_client(path, n, row) for n, row in enumerate(rows))
+    for issuer, times in Counter(x.issuer for x in clients).items():
+        if times > 1:
+            raise ContentError(path.name, "client", f"the issuer {issuer} stands twice")
+    return clients
+
+
+def _client(path: Path, number: int, row: _ClientRow) -> Client:
+    from cds_service.jwks import ALGORITHMS  # it takes a while to load
+
+    where = f"client[{number}]"
+    if bool(row.jku) == bool(row.keys):
+        raise ContentError(path.name, where, "needs either jku or keys")
+    unknown = sorted(set(row.algorithms) - set(ALGORITHMS))
+    if unknown:
+        why = f"{unknown[0]} is none of {', '.join(ALGORITHMS)}"
+        raise ContentError(path.name, f"{where}.algorithms", why)
+    if row.jku or row.insecure_jku:
+        _check_jku(path, where, row)
+    return Client(
+        name=row.name,
+        issuer=row.issuer,
+        jku=row.jku,
+        keys=_keys(path, where, row.keys) if row.keys else None,
+        algorithms=tuple(row.algorithms),
+        audiences=tuple(row.audiences),
+        tenants=tuple(row.tenants),
+        single_use=row.jti == "single-use",
+        max_lifetime=row.max_lifetime,
+        fhir_servers=tuple(
+            _fhir_server(path, f"{where}.fhir_server[{n}]", x)
+            for n, x in enumerate(row.fhir_server)
+        ),
+    )
+
+
+def _check_jku(path: Path, where: str, row: _ClientRow) -> None:
+    """Keys that come over plain HTTP may be anybody's, unless they never leave this machine."""
+    if not _URL.match(row.jku):
+        raise ContentError(path.name, f"{where}.jku", "must be an https URL")
+    parts = urlsplit(row.jku)
+    if row.insecure_jku and not is_loopback(parts.hostname or ""):
+        raise ContentError(path.name, f"{where}.insecure_jku", "is for loopback only")
+    if parts.scheme != "https" and not row.insecure_jku:
+        raise ContentError(path.name, f"{where}.jku", "must be an https URL")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host of a URL is this machine, by its name or address alone."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _keys(path: Path, where: str, file: str) -> "KeySet":
+    """The keys of a JWKS file beside the clients file; one that nobody should trust refuses."""
+    from cds_service.jwks import read_key_set
+
+    where = f"{where}.keys"
+    try:
+        found = read_key_set((path.parent / file).read_bytes())
+    except OSError as error:
+        raise ContentError(path.name, where, f"{file}: {error.strerror}") from None
+    except ValueError as error:
+        raise ContentError(path.name, where, f"{file} {error}") from None
+    if found.refused:
+        raise ContentError(path.name, where, f"{file}: {found.refused[0]}")
+    if not found.keys:
+        raise ContentError(path.name, where, f"{file} holds no key")
+    return found
+
+
+def _fhir_server(path: Path, where: str, row: _FhirServerRow) -> FhirServer:
+    if not _URL.match(row.url) or "?" in row.url:
+        raise ContentError(path.name, f"{where}.url", "must be an http(s) base URL")
+    try:
+        networks = tuple(map(ip_network, row.networks))
+    except ValueError as error:
+        raise ContentError(path.name, f"{where}.networks", str(error)) from None
+    return FhirServer(row.url, networks, row.subject)

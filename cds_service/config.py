@@ -26,9 +26,20 @@ class Settings:
     cors_origins: tuple[str, ...] = ("*",)
     open: bool = False
     topic_modes: Mapping[str, str] = field(default_factory=dict)
-    public_url: str = ""
+    public_urls: tuple[str, ...] = ()
+    clients_file: Path | None = None
+    protect_discovery: bool = False
+    store_url: str = "sqlite:///cds-service.sqlite"
+    patient_secret: bytes = field(default=b"", repr=False)
+    ca_bundle: Path | None = None
+    https_proxy: str = field(default="", repr=False)  # it may hold a password
     demo_url: str = ""
     demo_page_size: int | None = None
+
+    @property
+    def public_url(self) -> str:
+        """The first of the server's own addresses, "" when none is known."""
+        return next(iter(self.public_urls), "")
 
 
 def _beside(name: str) -> Path:
@@ -40,6 +51,11 @@ def _beside(name: str) -> Path:
 def fixtures_dir() -> Path:
     """The folder of synthetic patients."""
     return _beside("fixtures")
+
+
+def migrations_dir() -> Path:
+    """The folder of the store's migrations."""
+    return _beside("migrations")
 
 
 def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
@@ -74,10 +90,31 @@ def _servers(text: str) -> tuple[str, ...]:
     return _words(text)
 
 
-def _address(text: str) -> str:
-    if not re.fullmatch(r"https?://[^/\s?#@]+(/[^\s?#]*)?", text):
-        raise ValueError("must be an http(s) base URL without query, fragment or user")
-    return text.rstrip("/")
+def _addresses(text: str) -> tuple[str, ...]:
+    for one in _words(text):
+        if not re.fullmatch(r"https?://[^/\s?#@]+(/[^\s?#]*)?", one):
+            raise ValueError("must be http(s) base URLs without query, fragment or user")
+    return tuple(one.rstrip("/") for one in _words(text))
+
+
+def _store(text: str) -> str:
+    """A SQLite store is a file: what lives in one worker's memory the others cannot see."""
+    if not re.fullmatch(r"sqlite:///(?!:memory:)\S+|postgresql://\S+", text):
+        raise ValueError("must be sqlite:///FILE or postgresql://USER@HOST/NAME")
+    return text
+
+
+def _secret(text: str) -> bytes:
+    secret = _file(text).read_bytes()
+    if len(secret) < 32:
+        raise ValueError(f"{text} holds fewer than 32 bytes")
+    return secret
+
+
+def _proxy(text: str) -> str:
+    if not re.fullmatch(r"https?://[^/\s?#]+/?", text):
+        raise ValueError("must be an http(s) URL")
+    return text
 
 
 def _count(text: str) -> int:
@@ -137,7 +174,13 @@ _VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "CDS_CORS_ORIGINS": ("cors_origins", _words),
     "CDS_OPEN": ("open", _yes),
     "CDS_TOPIC_MODES": ("topic_modes", _modes),
-    "CDS_PUBLIC_URL": ("public_url", _address),
+    "CDS_PUBLIC_URL": ("public_urls", _addresses),
+    "CDS_CLIENTS_FILE": ("clients_file", _file),
+    "CDS_PROTECT_DISCOVERY": ("protect_discovery", _yes),
+    "CDS_STORE": ("store_url", _store),
+    "CDS_PATIENT_SECRET_FILE": ("patient_secret", _secret),
+    "CDS_CA_BUNDLE": ("ca_bundle", _file),
+    "CDS_HTTPS_PROXY": ("https_proxy", _proxy),
     "CDS_DEMO_URL": ("demo_url", str),  # where the fixture patients are served
     "CDS_DEMO_PAGE_SIZE": ("demo_page_size", _count),
 }

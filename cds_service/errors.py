@@ -27,6 +27,16 @@ class NotJson(CdsError):
     code = "structure"
 
 
+class NotAuthenticated(CdsError):
+    """The caller has not shown who it is; never says why."""
+
+    status = 401
+    code = "login"
+
+    def __init__(self) -> None:
+        super().__init__("Unauthorized")
+
+
 class NotAllowed(CdsError):
     """The caller may not ask here: the open server answers its own machine only."""
 

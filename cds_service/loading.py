@@ -33,7 +33,6 @@ from cds_service.content_files import (
     SharedWords,
     Variant,
     VignetteNames,
-    read_toml,
 )
 from cds_service.content_laws import breaches
 from cds_service.content_python import AdviceGiven, Named, Source, advice_in, names_in, sources_in
@@ -58,6 +57,7 @@ from cds_service.terminology import (
     same_system,
     value_set_of,
 )
+from cds_service.toml_files import read_toml
 
 PACKAGE = "hooks"
 _VIGNETTE_NAMES = "shared/vignette_names.toml"

@@ -10,11 +10,12 @@ from pathlib import Path
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cds_service.content import Override, Topic
-from cds_service.content_files import Mode, SiteCoding, SiteFile, read_toml
+from cds_service.content_files import Mode, SiteCoding, SiteFile
 from cds_service.errors import ContentError, did_you_mean
 from cds_service.orders import OrderTemplate
 from cds_service.quantity import Quantity
 from cds_service.terminology import Listed, ValueSet, local_text, plain_code, same_system
+from cds_service.toml_files import read_toml
 
 
 class Site:

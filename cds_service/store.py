@@ -140,6 +140,11 @@ class Store:
             return False
         return True
 
+    def forget_tokens(self, before: int) -> None:
+        """Deletes the used tokens that were to be kept until an earlier time; raises StoreDown."""
+        with self.writing() as connection:
+            connection.execute(TOKEN_USED.delete().where(TOKEN_USED.c.until < before))
+
     def check(self) -> None:
         """Raises CannotServe unless the schema is the one this software writes."""
         found = self.schema()

@@ -74,7 +74,7 @@ PUBLIC = "https://cds.example/alp"
 @pytest.fixture(scope="module")
 def published() -> FlaskClient:
     """A client of a server that knows where its pages lie."""
-    return create_app(Settings(open=True, public_url=PUBLIC), now=now).test_client()
+    return create_app(Settings(open=True, public_urls=(PUBLIC,)), now=now).test_client()
 
 
 @requirement("SRC-02", "SRC-04")

@@ -19,7 +19,7 @@ HOOKS = ROOT / "hooks"
 
 # Bytes, resources, facts, rules, cards, HTTP: a module imports only from those before it.
 ORDER = (
-    *("__init__", "errors", "clients", "store"),
+    *("__init__", "errors", "toml_files", "jwks", "clients", "store", "client_keys", "auth"),
     *("dates", "quantity", "resources", "fhir_files", "terminology"),
     *("hook_request", "fhir_client", "deliveries", "drafts", "prefetch", "entries", "results"),
     "evidence",
@@ -29,7 +29,7 @@ ORDER = (
     *("rule_code", "rule_questions", "topic_shape", "topic_reading", "topics", "topic_pages"),
     *("openapi", "config", "fhir_endpoint", "vignette_rows", "vignette_charts", "vignettes"),
     *("checking", "outgoing", "terminal_text", "dot_plot", "terminal", "app", "serving"),
-    *("demonstration", "cli", "__main__"),
+    *("standing", "demonstration", "minting", "cli", "__main__"),
 )
 
 
@@ -96,7 +96,8 @@ def test_clinical_python_breaks_no_law_of_the_loader(path: Path) -> None:
         ("flask", {"app", "serving"}),
         ("werkzeug", {"app"}),
         ("granian", {"serving"}),
-        ("requests", {"fhir_client", "demonstration"}),
+        ("requests", {"client_keys", "fhir_client", "demonstration"}),
+        ("jwt", {"auth", "jwks", "minting"}),
         ("fhir", {"outgoing"}),
         ("click", {"cli"}),
         ("jinja2", {"topic_pages"}),

@@ -212,7 +212,7 @@ def test_an_explanation_of_missing_data_is_as_described(
 def test_a_server_that_knows_its_address_names_the_page_of_a_topic_as_described(
     document: Json,
 ) -> None:
-    settings = Settings(open=True, public_url="https://cds.example.org")
+    settings = Settings(open=True, public_urls=("https://cds.example.org",))
     client = create_app(settings, now=now).test_client()
     found = check(document, send(client, request()), SERVICE)
 

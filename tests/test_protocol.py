@@ -477,7 +477,9 @@ PAGES = "https://cds.example/alp"
 def with_fhir(patients: dict[str, FixturePatient]) -> FlaskClient:
     """The open server with the fixture patients behind its own FHIR endpoint."""
     endpoint = FhirEndpoint([x.bundle for x in patients.values()], f"{PAGES}/fhir")
-    return create_app(Settings(open=True, public_url=PAGES), now=now, demo=endpoint).test_client()
+    return create_app(
+        Settings(open=True, public_urls=(PAGES,)), now=now, demo=endpoint
+    ).test_client()
 
 
 def test_the_list_has_whole_urls_and_the_demo_s_endpoint(with_fhir: FlaskClient) -> None:

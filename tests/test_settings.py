@@ -35,7 +35,15 @@ EACH: list[tuple[str, str, str, object]] = [
     ("CDS_FETCH_SECONDS", "10", "fetch_seconds", 10.0),
     ("CDS_MAX_BODY_BYTES", "1024", "max_body_bytes", 1024),
     ("CDS_CORS_ORIGINS", "https://ehr.example", "cors_origins", ("https://ehr.example",)),
-    ("CDS_PUBLIC_URL", "https://cds.example/alp/", "public_url", "https://cds.example/alp"),
+    ("CDS_PUBLIC_URL", "https://cds.example/alp/", "public_urls", ("https://cds.example/alp",)),
+    ("CDS_PUBLIC_URL", "https://a https://b/", "public_urls", ("https://a", "https://b")),
+    ("CDS_CLIENTS_FILE", __file__, "clients_file", Path(__file__)),
+    ("CDS_PROTECT_DISCOVERY", "1", "protect_discovery", True),
+    ("CDS_STORE", "sqlite:////srv/cds.sqlite", "store_url", "sqlite:////srv/cds.sqlite"),
+    ("CDS_STORE", "postgresql://cds@db/cds", "store_url", "postgresql://cds@db/cds"),
+    ("CDS_PATIENT_SECRET_FILE", __file__, "patient_secret", Path(__file__).read_bytes()),
+    ("CDS_CA_BUNDLE", __file__, "ca_bundle", Path(__file__)),
+    ("CDS_HTTPS_PROXY", "http://proxy.example:3128", "https_proxy", "http://proxy.example:3128"),
     ("CDS_OPEN", "1", "open", True),
     ("CDS_OPEN", "0", "open", False),
     (
@@ -83,6 +91,16 @@ def test_each_variable_sets_one_setting_and_no_other(
         ("CDS_PUBLIC_URL", "https://user@cds.example"),
         ("CDS_PUBLIC_URL", "https://cds.example/?x=1"),
         ("CDS_PUBLIC_URL", "https://cds.example/ x"),
+        ("CDS_PUBLIC_URL", "https://cds.example http:/b"),
+        ("CDS_CLIENTS_FILE", "/no/such/file.toml"),
+        ("CDS_PROTECT_DISCOVERY", "on"),
+        ("CDS_STORE", "sqlite://"),
+        ("CDS_STORE", "sqlite:///:memory:"),
+        ("CDS_STORE", "mysql://cds@db/cds"),
+        ("CDS_STORE", "cds.sqlite"),
+        ("CDS_PATIENT_SECRET_FILE", "/no/such/secret"),
+        ("CDS_CA_BUNDLE", str(ROOT)),
+        ("CDS_HTTPS_PROXY", "proxy.example:3128"),
         ("CDS_OPEN", "yes"),
         ("CDS_OPEN", "true"),
         ("CDS_TOPIC_MODES", "lowAlpPersistent"),
@@ -95,6 +113,19 @@ def test_a_value_that_does_not_fit_is_refused_by_name(name: str, text: str) -> N
     with pytest.raises(ContentError) as refused:
         read_settings({name: text})
     assert (refused.value.file, refused.value.key) == ("environment", name)
+
+
+@pytest.mark.parametrize(("size", "fits"), [(0, False), (31, False), (32, True)])
+def test_a_secret_that_could_be_guessed_is_refused(tmp_path: Path, size: int, fits: bool) -> None:
+    file = tmp_path / "secret"
+    file.write_bytes(b"\n" * size)
+    environ = {"CDS_PATIENT_SECRET_FILE": str(file)}
+    if fits:
+        assert read_settings(environ).patient_secret == b"\n" * size
+        assert "\\n" not in repr(read_settings(environ))
+    else:
+        with pytest.raises(ContentError, match="fewer than 32 bytes"):
+            read_settings(environ)
 
 
 @pytest.mark.parametrize("name", ["CDS_HOOK_DIR", "CDS_", "CDS_open", "CDS_FHIR_SERVER", "CDS_X"])

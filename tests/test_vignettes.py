@@ -41,7 +41,7 @@ ROWS = [
 @cache
 def client(modes: tuple[tuple[str, str], ...], today: date) -> FlaskClient:
     noon = datetime(today.year, today.month, today.day, 12, tzinfo=UTC)
-    return create_app(Settings(topic_modes=dict(modes)), now=lambda: noon).test_client()
+    return create_app(Settings(open=True, topic_modes=dict(modes)), now=lambda: noon).test_client()
 
 
 def answer(family: Family, vignette: Vignette, today: date, path: str) -> Any:

@@ -1,0 +1,102 @@
+"""What a server stands on before it starts: either trusted clients, or nobody but this machine, and
+in both cases a store and a secret.
+"""
+
+import os
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from urllib.parse import urlsplit
+
+from cds_service.clients import is_loopback, read_clients
+from cds_service.config import Settings, migrations_dir
+from cds_service.errors import CannotServe, StoreDown
+from cds_service.store import Store
+
+_STORE, _SECRET = "CDS_STORE", "CDS_PATIENT_SECRET_FILE"
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What kind of server it is, what to say of it, and what to add to its workers' settings."""
+
+    kind: str
+    says: tuple[str, ...]
+    environ: Mapping[str, str]
+
+
+@contextmanager
+def trusting(settings: Settings) -> Iterator[Standing]:
+    """A server for the clients of the clients file; raises CannotServe for what is missing, and
+    ContentError for what is wrong in that file.
+    """
+    if missing := list(_missing(settings)):
+        raise CannotServe(
+            f"without {', '.join(missing)} nobody can be trusted (docs/security.md says how); "
+            "use --open to serve this machine only, without client authentication"
+        )
+    assert settings.clients_file is not None
+    clients = read_clients(settings.clients_file)
+    for url in settings.public_urls:
+        parts = urlsplit(url)
+        if parts.scheme != "https" and not is_loopback(parts.hostname or ""):
+            raise CannotServe(f"CDS_PUBLIC_URL: {url} must be https, since it is not loopback")
+    _prepare_store(settings.store_url)
+    discovery = "with a token only" if settings.protect_discovery else "open to everybody"
+    yield Standing(
+        "server for trusted clients",
+        (
+            *(f"trusts {x}" for x in clients),
+            f"is called at {' '.join(settings.public_urls)}; discovery is {discovery}",
+        ),
+        {"CDS_OPEN": "0"},
+    )
+
+
+def _missing(settings: Settings) -> Iterator[str]:
+    for name, given in (
+        ("CDS_CLIENTS_FILE", settings.clients_file),
+        ("CDS_PUBLIC_URL", settings.public_urls),
+        (_SECRET, settings.patient_secret),
+    ):
+        if not given:
+            yield name
+
+
+@contextmanager
+def opened(settings: Settings) -> Iterator[Standing]:
+    """A server for this machine alone; its store and secret, where none are named, end with it."""
+    with TemporaryDirectory(prefix="cds-service-") as folder:
+        environ = {"CDS_OPEN": "1"}
+        store = settings.store_url
+        if not os.environ.get(_STORE):
+            store = environ[_STORE] = f"sqlite:///{folder}/cds-service.sqlite"
+        if not settings.patient_secret:
+            secret = Path(folder, "patient-secret")
+            secret.write_bytes(secrets.token_bytes(32))
+            environ[_SECRET] = str(secret)
+        _prepare_store(store)
+        unused = ("CDS_CLIENTS_FILE is not used: --open asks nobody",)
+        yield Standing(
+            "open server without client authentication",
+            unused if settings.clients_file else (),
+            environ,
+        )
+
+
+def _prepare_store(url: str) -> None:
+    """Brings a SQLite store up to date: it is this server's own. Others may be shared with servers
+    of another version, and are migrated by who looks after them.
+    """
+    store = Store(url)
+    try:
+        if store.is_sqlite:
+            store.migrate(migrations_dir())
+        store.check()
+    except StoreDown as error:
+        raise CannotServe(f"CDS_STORE: {error.text} ({error.diagnostics})") from None
+    finally:
+        store.close()
