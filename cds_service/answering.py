@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from cds_service.cards import Cards, CardWriter
+from cds_service.clients import ANYBODY, Caller
 from cds_service.content import Content, Family
 from cds_service.content_files import Service
 from cds_service.dates import as_text
@@ -50,33 +51,32 @@ class Answering:
             raise UnknownService("No such service.")
         return found
 
-    def cards(self, service_id: str, body: bytes) -> Cards:
+    def cards(self, service_id: str, body: bytes, caller: Caller = ANYBODY) -> Cards:
         """The cards of a call; raises CdsError for what cannot be answered."""
         family, service = self.service(service_id)
         call = parse_call(body, service.hook)
-        facts = self._facts(call, family)
+        facts = self._facts(call, family, caller)
         return self._writer(call).write(review(self.content, family, service, facts))
 
     def _writer(self, call: Call) -> CardWriter:
         return CardWriter(self.content, call.context, public_url=self.public_url)
 
-    def _facts(self, call: Call, family: Family) -> PatientFacts:
-        chart = settle(
-            call, family.keys, self.content.site.prefetch, self.fetcher, self.fetch_seconds
-        )
+    def _facts(self, call: Call, family: Family, caller: Caller) -> PatientFacts:
+        names, seconds = self.content.site.prefetch, self.fetch_seconds
+        chart = settle(call, family.keys, names, self.fetcher, seconds, caller)
         return PatientFacts(chart, family.knowledge, self.today())
 
-    def explain(self, service_id: str, body: bytes) -> dict[str, Any]:
+    def explain(self, service_id: str, body: bytes, caller: Caller = ANYBODY) -> dict[str, Any]:
         """Every verdict with its evidence, an Explanation as JSON has it; a call that lacks
         required data is explained, not refused.
         """
-        return cast("dict[str, Any]", self._explanation(service_id, body))
+        return cast("dict[str, Any]", self._explanation(service_id, body, caller))
 
-    def _explanation(self, service_id: str, body: bytes) -> Explanation:
+    def _explanation(self, service_id: str, body: bytes, caller: Caller) -> Explanation:
         family, service = self.service(service_id)
         call = parse_call(body, service.hook)
         try:
-            facts = self._facts(call, family)
+            facts = self._facts(call, family, caller)
         except Unsettled as unsettled:
             return self._explain_unsettled(family, unsettled)
         found = review(self.content, family, service, facts, also_off=True)

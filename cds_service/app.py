@@ -31,7 +31,7 @@ from cds_service.errors import (
     UnknownTopic,
     WrongMediaType,
 )
-from cds_service.fhir_client import FhirClient
+from cds_service.fhir_client import FhirClient, open_servers
 from cds_service.fhir_endpoint import FhirEndpoint
 from cds_service.loading import load_content
 from cds_service.topic_pages import HEADERS, HTML, Page, Pages, rendered
@@ -76,7 +76,11 @@ def create_app(
     endpoint at /fhir.
     """
     content = load_content(settings.hooks_dir, settings.site_file, settings.topic_modes)
-    fetcher = FhirClient(settings.fhir_servers) if settings.fhir_servers else None
+    fetcher = FhirClient(
+        {"": open_servers(settings.fhir_servers) if settings.open else ()},
+        ca_file=settings.ca_bundle,
+        https_proxy=settings.https_proxy,
+    )
     answering = Answering(content, fetcher, settings.fetch_seconds, now, settings.public_url)
     app = Flask("cds_service", static_folder=None)
     app.url_map.converters["rest"] = _RestOfPath

@@ -2,6 +2,7 @@
 
 import os
 import re
+import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,8 @@ class Settings:
     site_file: Path | None = None
     fhir_servers: tuple[str, ...] = ()
     fetch_seconds: float = 2.0
+    ca_bundle: Path | None = None
+    https_proxy: str = ""
     max_body_bytes: int = 20_000_000
     cors_origins: tuple[str, ...] = ("*",)
     open: bool = False
@@ -101,6 +104,22 @@ def _file(text: str) -> Path:
     return path
 
 
+def _certificates(text: str) -> Path:
+    path = _file(text)
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
+    except OSError:
+        raise ValueError(f"{text} holds no certificates in PEM") from None
+    return path
+
+
+def _proxy(text: str) -> str:
+    # No word of the value: it may hold a password.
+    if not re.fullmatch(r"http://([^/\s?#@]+@)?[^/\s?#@]+/?", text):
+        raise ValueError("must be http://host:port of a proxy that tunnels (CONNECT)")
+    return text.rstrip("/")
+
+
 def _positive(text: str) -> float:
     number = float(text)
     if not 0 < number < 3600:
@@ -133,6 +152,8 @@ _VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "CDS_SITE_FILE": ("site_file", _file),
     "CDS_FHIR_SERVERS": ("fhir_servers", _servers),
     "CDS_FETCH_SECONDS": ("fetch_seconds", _positive),
+    "CDS_CA_BUNDLE": ("ca_bundle", _certificates),
+    "CDS_HTTPS_PROXY": ("https_proxy", _proxy),
     "CDS_MAX_BODY_BYTES": ("max_body_bytes", _bytes),
     "CDS_CORS_ORIGINS": ("cors_origins", _words),
     "CDS_OPEN": ("open", _yes),
