@@ -4,10 +4,8 @@ import gc
 import gzip
 import json
 import logging
-import shutil
 import socket
 import ssl
-import subprocess
 import threading
 import time
 import tracemalloc
@@ -20,7 +18,10 @@ from typing import Any
 
 import pytest
 
+from cds_service.addresses import EVERYWHERE
+from cds_service.clients import ANYBODY, Caller, FhirServer
 from cds_service.fhir_client import Fetched, FhirClient, open_servers
+from tests.loopback import certificate_for, proxying
 
 requirement = pytest.mark.requirement
 TOKEN = "s3cret.t0ken-AbC"
@@ -642,6 +643,106 @@ def test_only_a_listed_base_is_allowed_however_it_is_spelled(base: str, allowed:
     assert reading(["https://ehr.example:443/fhir/"]).allows(base) is allowed
 
 
+@requirement("FHR-06")
+def test_each_issuer_has_its_own_servers() -> None:
+    client = FhirClient(
+        {
+            "": open_servers(["http://127.0.0.1:8000/fhir"]),
+            "https://a.example": [FhirServer("https://fhir.a.example/r4")],
+            "https://b.example": [FhirServer("https://fhir.b.example/r4", subject="cds")],
+        }
+    )
+    allowed = {
+        (issuer, base)
+        for issuer in ("", "https://a.example", "https://b.example", "https://c.example")
+        for base in (
+            "http://127.0.0.1:8000/fhir",
+            "https://fhir.a.example/r4",
+            "https://fhir.b.example/r4",
+        )
+        if client.allows(base, Caller(issuer, "any tenant"))
+    }
+    assert allowed == {
+        ("", "http://127.0.0.1:8000/fhir"),
+        ("https://a.example", "https://fhir.a.example/r4"),
+        ("https://b.example", "https://fhir.b.example/r4"),
+    }
+
+
+A, B = Caller("https://a.example"), Caller("https://b.example")
+
+
+@requirement("FHR-01", "FHR-06", "FHR-12")
+@pytest.mark.parametrize(
+    ("caller", "base", "subject", "why"),
+    [
+        (ANYBODY, "http://127.0.0.1:8000/fhir", None, ""),
+        (ANYBODY, "http://127.0.0.1:8000/fhir", "any", ""),
+        (ANYBODY, "https://fhir.a.example/r4", "any", "the FHIR server is not listed"),
+        (A, "https://fhir.a.example/r4", "any", ""),
+        (A, "https://fhir.a.example/r4", None, "no fhirAuthorization for the FHIR server"),
+        (A, "https://fhir.b.example/r4", "cds", "the FHIR server is not listed"),
+        (A, "http://127.0.0.1:8000/fhir", "any", "the FHIR server is not listed"),
+        (B, "https://fhir.b.example/r4", "cds", ""),
+        (B, "https://fhir.b.example/r4", "any", "registered under another subject"),
+        (B, "https://fhir.b.example/r4", None, "no fhirAuthorization for the FHIR server"),
+        (B, "https://fhir.b.example/r4/..", "cds", "the FHIR server is not listed"),
+    ],
+)
+def test_a_server_that_is_not_called_has_a_reason(
+    caller: Caller, base: str, subject: str | None, why: str
+) -> None:
+    client = FhirClient(
+        {
+            "": open_servers(["http://127.0.0.1:8000/fhir"]),
+            A.issuer: [FhirServer("https://fhir.a.example/r4")],
+            B.issuer: [FhirServer("https://fhir.b.example/r4", subject="cds")],
+        }
+    )
+    assert client.refusal(base, caller, subject) == why
+
+
+@requirement("FHR-06")
+def test_a_kept_connection_serves_no_issuer_that_may_not_call_its_address(
+    certificate: Path,
+) -> None:
+    with listening(answer, certificate) as (port, got):
+        base = f"https://127.0.0.1:{port}/fhir"
+        servers = {A.issuer: [FhirServer(base, EVERYWHERE)], B.issuer: [FhirServer(base)]}
+        client = FhirClient(servers, ca_file=certificate)
+        found = [
+            client.fetch(base, {"q": "x"}, token=TOKEN, seconds=5, caller=caller)["q"].why
+            for caller in (A, A, B, A)
+        ]
+        client.close()
+    assert (found, len(got)) == (["", "", "address not allowed", ""], 1)
+
+
+def test_a_proxy_that_hangs_is_left_at_the_deadline() -> None:
+    with listening() as (port, got):
+        proxy = f"http://127.0.0.1:{port}"
+        fetched = one("https://ehr.example/fhir", seconds=0.3, https_proxy=proxy)
+        assert fetched == Fetched("failed", (), "timed out")
+        wait_until_no_thread_is_left()
+    assert len(got) == 1
+
+
+def test_connections_through_a_proxy_are_kept_and_closed_in_the_end(certificate: Path) -> None:
+    with listening(answer, certificate) as (port, got), proxying(port) as (proxy, asked):
+        base = f"https://127.0.0.1:{port}/fhir"
+        client = reading([base], ca_file=certificate, https_proxy=proxy)
+        for _ in range(3):
+            found = client.fetch(base, {"q": "x"}, token=TOKEN, seconds=5)["q"]
+            assert found.state == "answered"
+        assert (len(got), len(asked)) == (1, 1)
+        gc.disable()
+        try:
+            client.close()
+            wait_until_no_thread_is_left(f"speaking at {port}.")
+        finally:
+            gc.enable()
+
+
 @pytest.mark.parametrize("url", ["", "ehr.example", "ftp://ehr.example/", "https://h/fhir?x=1"])
 def test_a_list_with_something_else_than_base_urls_is_refused(url: str) -> None:
     with pytest.raises(ValueError):
@@ -677,16 +778,7 @@ def test_logs_hold_neither_token_nor_url(
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A certificate for 127.0.0.1 that nobody trusts, with its key, in one file."""
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        pytest.skip("openssl is not installed")
-    made = tmp_path_factory.mktemp("tls") / "both.pem"
-    curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    name = ["-subj", "/CN=test", "-addext", "subjectAltName=IP:127.0.0.1"]
-    command = [openssl, "req", "-x509", *curve, *name, "-keyout", "key.pem", "-out", "cert.pem"]
-    subprocess.run(command, cwd=made.parent, check=True, capture_output=True, timeout=20)
-    made.write_bytes(b"".join((made.parent / f"{n}.pem").read_bytes() for n in ("key", "cert")))
-    return made
+    return certificate_for(tmp_path_factory.mktemp("tls"), "IP:127.0.0.1")
 
 
 def test_a_certificate_nobody_trusts_is_refused_and_the_token_kept(certificate: Path) -> None:
