@@ -60,7 +60,7 @@ class Answering:
         """The cards of a call; raises CdsError for what cannot be answered."""
         family, service = self.service(service_id)
         call = parse_call(body, service.hook)
-        facts = self._facts(call, family)
+        facts = self._facts(call, family, caller)
         return self._writer(call).write(self._review(family, service, facts, call, caller))
 
     def _review(
@@ -93,10 +93,9 @@ class Answering:
     def _writer(self, call: Call) -> CardWriter:
         return CardWriter(self.content, call.context, public_url=self.public_url)
 
-    def _facts(self, call: Call, family: Family) -> PatientFacts:
-        chart = settle(
-            call, family.keys, self.content.site.prefetch, self.fetcher, self.fetch_seconds
-        )
+    def _facts(self, call: Call, family: Family, caller: Caller) -> PatientFacts:
+        names, seconds = self.content.site.prefetch, self.fetch_seconds
+        chart = settle(call, family.keys, names, self.fetcher, seconds, caller)
         return PatientFacts(chart, family.knowledge, self.today())
 
     def explain(self, service_id: str, body: bytes, caller: Caller = ANYBODY) -> dict[str, Any]:
@@ -109,7 +108,7 @@ class Answering:
         family, service = self.service(service_id)
         call = parse_call(body, service.hook)
         try:
-            facts = self._facts(call, family)
+            facts = self._facts(call, family, caller)
         except Unsettled as unsettled:
             return self._explain_unsettled(family, unsettled)
         found = self._review(family, service, facts, call, caller, also_off=True)

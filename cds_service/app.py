@@ -22,7 +22,7 @@ from cds_service import openapi
 from cds_service.answering import Answering
 from cds_service.auth import Authenticator
 from cds_service.client_keys import Ways
-from cds_service.clients import ANYBODY, read_clients
+from cds_service.clients import ANYBODY, Client, read_clients
 from cds_service.config import Settings
 from cds_service.content import Content
 from cds_service.discovery import discovery
@@ -34,7 +34,7 @@ from cds_service.errors import (
     UnknownTopic,
     WrongMediaType,
 )
-from cds_service.fhir_client import FhirClient
+from cds_service.fhir_client import FhirClient, open_servers
 from cds_service.fhir_endpoint import FhirEndpoint
 from cds_service.loading import load_content
 from cds_service.store import Store
@@ -82,12 +82,20 @@ def create_app(
     endpoint at /fhir.
     """
     content = load_content(settings.hooks_dir, settings.site_file, settings.topic_modes)
-    fetcher = FhirClient(settings.fhir_servers) if settings.fhir_servers else None
+    clients = _trusted(settings)
+    fetcher = FhirClient(
+        {
+            "": open_servers(settings.fhir_servers) if settings.open else (),
+            **{x.issuer: x.fhir_servers for x in clients},
+        },
+        ca_file=settings.ca_bundle,
+        https_proxy=settings.https_proxy,
+    )
     answering = Answering(content, fetcher, settings.fetch_seconds, now, settings.public_url)
     app = Flask("cds_service", static_folder=None)
     app.url_map.converters["rest"] = _RestOfPath
     app.wsgi_app = _OneSlash(app.wsgi_app)  # type: ignore[method-assign]
-    _add_guards(app, settings, None if settings.open else _authenticator(settings, now))
+    _add_guards(app, settings, None if settings.open else _authenticator(settings, clients, now))
     _add_services(app, settings, answering)
     _add_topics(app, content, urlsplit(settings.public_url).path)
     _add_health(app, content)
@@ -101,8 +109,16 @@ def create_app(
 # -- before and after every call ---------------------------------------------------------------
 
 
-def _authenticator(settings: Settings, now: Callable[[], datetime]) -> Authenticator:
-    clients = read_clients(settings.clients_file) if settings.clients_file else ()
+def _trusted(settings: Settings) -> tuple[Client, ...]:
+    """The clients of the file; the open server knows none."""
+    return (
+        read_clients(settings.clients_file) if settings.clients_file and not settings.open else ()
+    )
+
+
+def _authenticator(
+    settings: Settings, clients: tuple[Client, ...], now: Callable[[], datetime]
+) -> Authenticator:
     ways = Ways(settings.ca_bundle, settings.https_proxy)
     return Authenticator(clients, settings.public_urls, Store(settings.store_url), now, ways)
 

@@ -25,7 +25,7 @@ from cds_service.errors import (
     NotJson,
     StoreDown,
 )
-from cds_service.fhir_client import FhirClient
+from cds_service.fhir_client import FhirClient, open_servers
 from cds_service.loading import load_content
 from cds_service.vignette_rows import Vignette
 
@@ -354,9 +354,14 @@ def _request_options(command: F) -> F:
 def _answering(as_of: datetime | None, fetch: bool, modes: dict[str, str]) -> Answering:
     settings = read_settings()
     day = as_of.date() if as_of is not None else None
-    fetcher = FhirClient(settings.fhir_servers) if fetch and settings.fhir_servers else None
+    fetcher = FhirClient(
+        {"": open_servers(settings.fhir_servers)},
+        ca_file=settings.ca_bundle,
+        https_proxy=settings.https_proxy,
+    )
     content, clock = _loaded(settings, modes), _clock(day)
-    return Answering(content, fetcher, settings.fetch_seconds, clock, settings.public_url)
+    readable = fetcher if fetch else None
+    return Answering(content, readable, settings.fetch_seconds, clock, settings.public_url)
 
 
 def _clock(day: date | None) -> Callable[[], datetime]:

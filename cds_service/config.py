@@ -2,6 +2,7 @@
 
 import os
 import re
+import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -111,12 +112,6 @@ def _secret(text: str) -> bytes:
     return secret
 
 
-def _proxy(text: str) -> str:
-    if not re.fullmatch(r"https?://[^/\s?#]+/?", text):
-        raise ValueError("must be an http(s) URL")
-    return text
-
-
 def _count(text: str) -> int:
     number = int(text)
     if number < 1:
@@ -136,6 +131,22 @@ def _file(text: str) -> Path:
     if not path.is_file():
         raise ValueError(f"{text} is no file")
     return path
+
+
+def _certificates(text: str) -> Path:
+    path = _file(text)
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
+    except OSError:
+        raise ValueError(f"{text} holds no certificates in PEM") from None
+    return path
+
+
+def _proxy(text: str) -> str:
+    # No word of the value: it may hold a password.
+    if not re.fullmatch(r"http://([^/\s?#@]+@)?[^/\s?#@]+/?", text):
+        raise ValueError("must be http://host:port of a proxy that tunnels (CONNECT)")
+    return text.rstrip("/")
 
 
 def _positive(text: str) -> float:
@@ -170,6 +181,8 @@ _VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "CDS_SITE_FILE": ("site_file", _file),
     "CDS_FHIR_SERVERS": ("fhir_servers", _servers),
     "CDS_FETCH_SECONDS": ("fetch_seconds", _positive),
+    "CDS_CA_BUNDLE": ("ca_bundle", _certificates),
+    "CDS_HTTPS_PROXY": ("https_proxy", _proxy),
     "CDS_MAX_BODY_BYTES": ("max_body_bytes", _bytes),
     "CDS_CORS_ORIGINS": ("cors_origins", _words),
     "CDS_OPEN": ("open", _yes),
@@ -179,8 +192,6 @@ _VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "CDS_PROTECT_DISCOVERY": ("protect_discovery", _yes),
     "CDS_STORE": ("store_url", _store),
     "CDS_PATIENT_SECRET_FILE": ("patient_secret", _secret),
-    "CDS_CA_BUNDLE": ("ca_bundle", _file),
-    "CDS_HTTPS_PROXY": ("https_proxy", _proxy),
     "CDS_DEMO_URL": ("demo_url", str),  # where the fixture patients are served
     "CDS_DEMO_PAGE_SIZE": ("demo_page_size", _count),
 }

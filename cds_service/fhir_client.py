@@ -1,7 +1,8 @@
 """GET from the CDS client's FHIR server: several queries at once, every page, one deadline.
 
-The server's address and its links come from outside, so only allowed servers are contacted, and a
-token goes nowhere but below the base URL it was given for.
+The server's address and its links come from outside, so only the servers of the caller's issuer
+are contacted, at addresses that may be called, and a token goes nowhere but below the base URL it
+was given for.
 """
 
 import logging
@@ -9,13 +10,14 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from http.client import HTTPException
 from http.cookiejar import DefaultCookiePolicy
+from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import unquote, urljoin, urlsplit
 
@@ -24,8 +26,11 @@ import requests
 from requests.adapters import HTTPAdapter
 from urllib3 import HTTPConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import HTTPError, NewConnectionError
 from urllib3.util import Retry
+
+from cds_service.addresses import EVERYWHERE, AddressRefused, Network, Resolve, dial
+from cds_service.clients import ANYBODY, Caller, FhirServer
 
 _PORTS = {"http": 80, "https": 443}
 _ENCODINGS = {"", "identity", "gzip", "x-gzip"}
@@ -82,9 +87,15 @@ def _lies_under(root: str, url: str) -> bool:
 
 
 class _Run:
-    """One fetch under way: its deadline, the bytes still allowed, the sockets its threads use."""
+    """One fetch under way: its deadline, the bytes still allowed, the networks it may call beside
+    public ones, the sockets its threads use.
+    """
 
-    def __init__(self, seconds: float, max_bytes: int) -> None:
+    def __init__(
+        self, seconds: float, max_bytes: int, networks: tuple[Network, ...], resolve: Resolve
+    ) -> None:
+        self.networks = networks
+        self.resolve = resolve
         self._ends = time.monotonic() + seconds
         self._bytes_left = max_bytes
         self._sockets: dict[int, socket.socket] = {}
@@ -127,13 +138,21 @@ _run: ContextVar[_Run] = ContextVar("_run")
 
 
 class _Connection(HTTPConnection):
-    """A connection that tells the running fetch which socket it is about to use."""
+    """A connection to a checked address that tells the running fetch which socket it is about to
+    use.
+    """
 
     def _new_conn(self) -> socket.socket:
         run = _run.get()
-        if run.left() <= 0:
-            raise TimeoutError
-        sock = super()._new_conn()
+        # What lies behind a proxy is looked up by the proxy; its own address the operator gave.
+        networks = EVERYWHERE if self.proxy is not None else run.networks
+        options = self.socket_options or ()
+        try:
+            sock = dial(
+                self._dns_host, self.port, networks, run.left, resolve=run.resolve, options=options
+            )
+        except OSError as error:
+            raise NewConnectionError(self, type(error).__name__) from None
         run.watch(sock)
         sock.settimeout(max(run.left(), 0.001))  # a TLS handshake comes next
         return sock
@@ -156,13 +175,26 @@ class _Adapter(HTTPAdapter):
         return pool
 
     def close(self) -> None:
-        pools = self.poolmanager.pools
-        for pool in [pools[key] for key in list(pools.keys())]:
-            pool.close()  # clear() alone leaves that to the garbage collector
+        for manager in (self.poolmanager, *self.proxy_manager.values()):
+            pools = manager.pools
+            for pool in [pools[key] for key in list(pools.keys())]:
+                pool.close()  # clear() alone leaves that to the garbage collector
         super().close()
 
 
 class _Http(requests.Session):
+    """What is alike in all requests: nothing of the environment, no cookies, one proxy at most."""
+
+    def __init__(self, ca_file: Path | None, https_proxy: str, adapter: Callable[[], _Adapter]):
+        super().__init__()
+        self.trust_env = False
+        self.verify = str(ca_file) if ca_file is not None else True
+        self.proxies = {"https": https_proxy} if https_proxy else {}
+        self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+        self.headers.update({"Accept": "application/fhir+json", "Accept-Encoding": "gzip"})
+        for scheme in _PORTS:
+            self.mount(f"{scheme}://", adapter())
+
     def get_redirect_target(self, resp: requests.Response) -> None:
         """None: requests reads the whole body of a redirect, even of one it is not to follow."""
 
@@ -172,60 +204,101 @@ for _name in [name for name in logging.Logger.manager.loggerDict if name.startsw
     logging.getLogger(_name).addFilter(lambda _: _run.get(None) is None)
 
 
-class FhirClient:
-    """Reads from the allowed FHIR servers; any number of threads may use it at once.
+def open_servers(urls: Sequence[str]) -> tuple[FhirServer, ...]:
+    """The servers of the open server, which may lie in any network."""
+    return tuple(FhirServer(url, EVERYWHERE) for url in urls)
 
-    `ca_file` is a PEM file of authorities to trust instead of the public ones. ValueError: one of
-    `allowed` is no FHIR base URL.
+
+class FhirClient:
+    """Reads from the FHIR servers of each issuer; any number of threads may use it at once.
+
+    The issuer "" is the open server's, which alone may read over http and without a token.
+    `ca_file` is a PEM file of authorities to trust instead of the public ones, `https_proxy` the
+    proxy for https, `resolve` looks names up. ValueError: a server is no FHIR base URL.
     """
 
     def __init__(
         self,
-        allowed: Sequence[str],
+        servers: Mapping[str, Sequence[FhirServer]],
         *,
         max_bytes: int = 20_000_000,
         max_pages: int = 500,
         parallel: int = 8,
-        ca_file: str | None = None,
+        ca_file: Path | None = None,
+        https_proxy: str = "",
+        resolve: Resolve = socket.getaddrinfo,
     ) -> None:
-        self._roots = {_place(url): url.rstrip("/") + "/" for url in allowed}
-        if not all(map(self.allows, allowed)):
-            raise ValueError("an allowed FHIR server is no http(s) base URL")
+        self._servers = {
+            (issuer, _place(server.url)): server
+            for issuer, listed in servers.items()
+            for server in listed
+        }
+        for (issuer, place), server in self._servers.items():
+            if not self.allows(server.url, Caller(issuer)):
+                raise ValueError("a FHIR server is no http(s) base URL")
+            if issuer and place is not None and place[0] != "https":
+                raise ValueError("a FHIR server of a client is no https base URL")
         self._max_bytes = max_bytes
         self._max_pages = max_pages
         self._parallel = parallel
-        self._http = _Http()
-        self._http.trust_env = False
-        self._http.verify = ca_file or True
-        self._http.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-        self._http.headers.update({"Accept": "application/fhir+json", "Accept-Encoding": "gzip"})
+        self._resolve = resolve
         # A connection kept alive may turn out to be closed: once more, at once, on another.
         again = Retry(1, connect=0, redirect=0, status=0, other=0, respect_retry_after_header=False)
-        for scheme in _PORTS:
-            self._http.mount(f"{scheme}://", _Adapter(len(allowed) or 1, 4 * parallel, again))
+        # One session for each set of networks: a kept connection must not serve an issuer whose
+        # networks do not name the address that it was made to.
+        self._http = {
+            server.networks: _Http(
+                ca_file,
+                https_proxy,
+                lambda: _Adapter(len(self._servers), 4 * parallel, again),
+            )
+            for server in self._servers.values()
+        }
 
-    def allows(self, base: str) -> bool:
-        """Whether `base` is one of the allowed servers, however it is spelled."""
+    def allows(self, base: str, caller: Caller = ANYBODY) -> bool:
+        """Whether `base` is one of the caller's servers, however it is spelled."""
+        return self._server(base, caller) is not None
+
+    def refusal(self, base: str, caller: Caller, subject: str | None) -> str:
+        """Why the server at `base` is not called for the caller, "" when it is; `subject` is that
+        of the fhirAuthorization, None without one.
+        """
+        server = self._server(base, caller)
+        if server is None:
+            return "the FHIR server is not listed"
+        if caller.issuer and subject is None:
+            return "no fhirAuthorization for the FHIR server"
+        if server.subject and server.subject != subject:
+            return "registered under another subject"
+        return ""
+
+    def _server(self, base: str, caller: Caller) -> FhirServer | None:
         place = None if "?" in base or "#" in base else _place(base)
-        return place is not None and place in self._roots
+        return None if place is None else self._servers.get((caller.issuer, place))
 
     def fetch(
-        self, base: str, queries: Mapping[str, str], *, token: str | None, seconds: float
+        self,
+        base: str,
+        queries: Mapping[str, str],
+        *,
+        token: str | None,
+        seconds: float,
+        caller: Caller = ANYBODY,
     ) -> dict[str, Fetched]:
         """What each query brought within `seconds`, by key. ValueError: `base` is not allowed."""
-        if not self.allows(base):
+        server = self._server(base, caller)
+        if server is None:
             raise ValueError("the FHIR server is not allowed")
         if token is not None and not _TOKEN.fullmatch(token):
             return {key: Fetched("failed", (), "unusable token") for key in queries}
-        root = self._roots[_place(base)]
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-        run = _Run(seconds, self._max_bytes)
+        run = _Run(seconds, self._max_bytes, server.networks, self._resolve)
         pages: dict[str, list[bytes]] = {key: [] for key in queries}
         at_once = max(1, min(self._parallel, len(queries)))
         threads = ThreadPoolExecutor(at_once, "fhir-client", _run.set, (run,))
         try:
             jobs = {
-                key: threads.submit(self._collect, root, query, headers, pages[key])
+                key: threads.submit(self._collect, server, query, headers, pages[key])
                 for key, query in queries.items()
             }
             wait(jobs.values(), timeout=max(run.left(), 0))
@@ -237,10 +310,15 @@ class FhirClient:
 
     def close(self) -> None:
         """Close the connections that were kept alive."""
-        self._http.close()
+        for http in self._http.values():
+            http.close()
 
-    def _collect(self, root: str, query: str, headers: dict[str, str], pages: list[bytes]) -> str:
+    def _collect(
+        self, server: FhirServer, query: str, headers: dict[str, str], pages: list[bytes]
+    ) -> str:
         """Add the query's pages to `pages`; the answer is why some are missing, else empty."""
+        root = server.url.rstrip("/") + "/"
+        http = self._http[server.networks]
         followed: set[str] = set()
         url: str | None = root + query.lstrip("/")
         try:
@@ -250,7 +328,7 @@ class FhirClient:
                 if not _lies_under(root, url):
                     return "next page at another origin" if pages else "outside the base URL"
                 followed.add(url)
-                body = self._get(url, headers)
+                body = _get(http, url, headers)
                 page = _read(body)
                 pages.append(body)
                 url = _next(root, page)
@@ -258,18 +336,21 @@ class FhirClient:
             return str(stopped)
         return ""
 
-    def _get(self, url: str, headers: dict[str, str]) -> bytes:
-        run = _run.get()
-        left = max(run.left(), 0.001)  # none left: the connection refuses
-        try:
-            request = self._http.prepare_request(requests.Request("GET", url, headers=headers))
-            with self._http.send(request, stream=True, timeout=left, allow_redirects=False) as got:
-                return _body(run, got)
-        # ValueError: what the standard library makes of a malformed header or chunk.
-        except (requests.RequestException, HTTPError, HTTPException, OSError, ValueError):
-            raise _Stopped("timed out" if run.left() <= 0 else "connection failed") from None
-        finally:
-            run.unwatch()
+
+def _get(http: requests.Session, url: str, headers: dict[str, str]) -> bytes:
+    run = _run.get()
+    left = max(run.left(), 0.001)  # none left: the connection refuses
+    try:
+        request = http.prepare_request(requests.Request("GET", url, headers=headers))
+        with http.send(request, stream=True, timeout=left, allow_redirects=False) as got:
+            return _body(run, got)
+    except AddressRefused:
+        raise _Stopped("address not allowed") from None
+    # ValueError: what the standard library makes of a malformed header or chunk.
+    except (requests.RequestException, HTTPError, HTTPException, OSError, ValueError):
+        raise _Stopped("timed out" if run.left() <= 0 else "connection failed") from None
+    finally:
+        run.unwatch()
 
 
 def _body(run: _Run, response: requests.Response) -> bytes:

@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from cds_service.clients import ANYBODY, Caller
 from cds_service.deliveries import Delivery, deliver
 from cds_service.drafts import Drafts, drafts_of
 from cds_service.errors import DataUnobtainable, NotJson
@@ -129,12 +130,20 @@ class Chart:
 class Fetcher(Protocol):
     """Reads the client's FHIR server."""
 
-    def allows(self, base: str) -> bool:
-        """Whether the server is on the allow-list."""
+    def refusal(self, base: str, caller: Caller, subject: str | None) -> str:
+        """Why the server is not called for the caller, "" when it is; `subject` is that of the
+        fhirAuthorization, None without one.
+        """
         ...
 
     def fetch(
-        self, base: str, queries: Mapping[str, str], *, token: str | None, seconds: float
+        self,
+        base: str,
+        queries: Mapping[str, str],
+        *,
+        token: str | None,
+        seconds: float,
+        caller: Caller,
     ) -> dict[str, Fetched]:
         """The answer to each query."""
         ...
@@ -146,23 +155,54 @@ def settle(
     site_names: Mapping[str, str],
     fetcher: Fetcher | None,
     seconds: float,
+    caller: Caller = ANYBODY,
 ) -> Chart:
-    """The chart of a call: what was sent, what could be fetched; `site_names` maps a site's key to
-    ours.
+    """The chart of a call: what was sent, what could be fetched for the caller; `site_names` maps a
+    site's key to ours.
 
     Raises DataUnobtainable naming the required keys that are not answered.
     """
+    access = _Access(fetcher, call, caller) if fetcher is not None and call.fhir_server else None
     try:
-        return _settle(call, keys, site_names, fetcher, seconds)
+        return _settle(call, keys, site_names, access, seconds)
     except RecursionError:
         raise NotJson("The body is nested too deeply.") from None
+
+
+class _Access:
+    """The FHIR server that a call names; `refusal` says why it is not asked, "" when it is."""
+
+    def __init__(self, fetcher: Fetcher, call: Call, caller: Caller) -> None:
+        assert call.fhir_server is not None
+        self.base = call.fhir_server
+        self._fetcher = fetcher
+        self._caller = caller
+        self._granted = granted = call.fhir_authorization
+        subject = granted.subject if granted is not None else None
+        self.refusal = fetcher.refusal(self.base, caller, subject)
+
+    def may_ask(self, resource_type: str, *, read: bool) -> bool:
+        """Whether the client's grant, where it gave one, covers a query."""
+        granted = self._granted
+        return granted is None or (
+            granted.expires_in > 0 and scope_covers(granted.scope, resource_type, read=read)
+        )
+
+    def ask(self, queries: Mapping[str, str], seconds: float) -> dict[str, Fetched]:
+        """The answer to each query, with the client's token."""
+        if not queries:
+            return {}
+        token = self._granted.access_token if self._granted is not None else None
+        return self._fetcher.fetch(
+            self.base, queries, token=token, seconds=seconds, caller=self._caller
+        )
 
 
 def _settle(
     call: Call,
     index: KeyIndex,
     site_names: Mapping[str, str],
-    fetcher: Fetcher | None,
+    access: _Access | None,
     seconds: float,
 ) -> Chart:
     sorting = _Sorting(call.context.patient_id, index)
@@ -182,12 +222,14 @@ def _settle(
         sorting.accept(key, delivery, "prefetch")
     for name, delivery in unnamed:
         sorting.infer(name, delivery)
-    if fetcher is not None and call.fhir_server and fetcher.allows(call.fhir_server):
+    if access is not None and access.refusal:
+        sorting.refuse(access.refusal)
+    elif access is not None:
         ends = time.monotonic() + seconds
         if lacking := [key for key in index.keys if sorting.lacks(key)]:
-            _fetch(call, lacking, fetcher, seconds, sorting)
-        if drugs := sorting.drugs_without_words(call.fhir_server):
-            _fetch_drugs(call, drugs, fetcher, max(ends - time.monotonic(), 0), sorting)
+            _fetch(call, lacking, access, seconds, sorting)
+        if drugs := sorting.drugs_without_words(access.base):
+            _fetch_drugs(drugs, access, max(ends - time.monotonic(), 0), sorting)
     chart = sorting.chart()
     required = [key for key in index.keys if key.required and sorting.lacks(key)]
     if required:
@@ -211,60 +253,38 @@ class Unsettled(DataUnobtainable):
         self.undeclared = undeclared
 
 
+_SO_FAR: dict[State, str] = {"absent": "not supplied", "incomplete": "one page of several"}
+
+
 def _why_lacking(source: "Source") -> str:
     if source.why:
         return source.why
-    if source.state == "absent":
-        return "not supplied, and no usable FHIR access"
-    if source.state == "incomplete":
-        return "one page of several, and no usable FHIR access"
+    if source.state in _SO_FAR:
+        return f"{_SO_FAR[source.state]}, and no usable FHIR access"
     return "does not hold the patient"
 
 
 def _fetch(
-    call: Call,
-    lacking: Sequence[PrefetchKey],
-    fetcher: Fetcher,
-    seconds: float,
-    sorting: "_Sorting",
+    call: Call, lacking: Sequence[PrefetchKey], access: _Access, seconds: float, sorting: "_Sorting"
 ) -> None:
-    lacking = [x for x in lacking if _may_ask(call, x.type, read=x.is_read)]
+    lacking = [x for x in lacking if access.may_ask(x.type, read=x.is_read)]
     queries = {key.name: _expand(key.template, call.context.patient_id) for key in lacking}
-    fetched = _ask(call, queries, fetcher, seconds)
+    fetched = access.ask(queries, seconds)
     for key in lacking:
         sorting.accept_fetched(key, fetched[key.name])
 
 
 def _fetch_drugs(
-    call: Call, drugs: Sequence[str], fetcher: Fetcher, seconds: float, sorting: "_Sorting"
+    drugs: Sequence[str], access: _Access, seconds: float, sorting: "_Sorting"
 ) -> None:
     """What the drugs are that the record names by nothing but a reference."""
-    if not _may_ask(call, "Medication", read=True):
+    if not access.may_ask("Medication", read=True):
         return
-    for reference, fetched in _ask(call, {x: x for x in drugs}, fetcher, seconds).items():
+    for reference, fetched in access.ask({x: x for x in drugs}, seconds).items():
         for page in fetched.pages:
             sorting.keep(_deliver_page(page, reference))
         if fetched.why:
             sorting.note(Note(reference, f"could not be fetched: {fetched.why}"))
-
-
-def _may_ask(call: Call, resource_type: str, *, read: bool) -> bool:
-    """Whether the client's grant, where it gave one, covers a query."""
-    granted = call.fhir_authorization
-    return granted is None or (
-        granted.expires_in > 0 and scope_covers(granted.scope, resource_type, read=read)
-    )
-
-
-def _ask(
-    call: Call, queries: Mapping[str, str], fetcher: Fetcher, seconds: float
-) -> dict[str, Fetched]:
-    if not queries:
-        return {}
-    granted = call.fhir_authorization
-    token = granted.access_token if granted is not None else None
-    assert call.fhir_server is not None
-    return fetcher.fetch(call.fhir_server, queries, token=token, seconds=seconds)
 
 
 MOST_DRUGS = 20  # a call waits for them
@@ -406,6 +426,12 @@ class _Sorting:
                 source.state = "incomplete" if n else "failed"
                 return
         source.state, source.why = fetched.state, fetched.why
+
+    def refuse(self, why: str) -> None:
+        """Says of every key without a full answer why the client's FHIR server was not asked."""
+        for source in self._sources.values():
+            if source.state in _SO_FAR and not source.why:
+                source.why = f"{_SO_FAR[source.state]}, and {why}"
 
     def infer(self, name: str, delivery: Delivery) -> None:
         """A delivery under an unknown name answers the queries of which it holds a matching

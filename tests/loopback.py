@@ -3,6 +3,8 @@ calls, and the product itself in a process of its own.
 """
 
 import os
+import shutil
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -14,9 +16,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from socket import create_connection, create_server, socket
+from socket import SHUT_WR, create_connection, create_server, socket
+from socketserver import StreamRequestHandler, ThreadingTCPServer
 from urllib.parse import unquote
 
+import pytest
 import requests
 
 from cds_service.fhir_endpoint import FhirEndpoint
@@ -35,6 +39,7 @@ class Asked:
     path: str
     authorization: str | None
     accept: str
+    host: str = ""
 
 
 @dataclass
@@ -71,7 +76,8 @@ class _Answering(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         authorization, accept = self.headers.get("Authorization"), self.headers.get("Accept", "")
-        self.fhir.asked.append(Asked(self.command, self.path, authorization, accept))
+        host = self.headers.get("Host", "")
+        self.fhir.asked.append(Asked(self.command, self.path, authorization, accept, host))
         path, _, query = self.path.partition("?")
         path = unquote(path.removeprefix("/fhir/"))
         status, body = self.fhir.endpoint.answer("GET", path, query)
@@ -140,11 +146,35 @@ class _Server(ThreadingHTTPServer):
 # -- servers ------------------------------------------------------------------
 
 
+def certificate_for(folder: Path, *names: str) -> Path:
+    """A certificate that is its own authority, with its key, in one file; skips without openssl."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("openssl is not installed")
+    curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    alternatives = ["-addext", f"subjectAltName={','.join(names)}"]
+    made = ["-keyout", "key.pem", "-out", "cert.pem", "-subj", "/CN=test"]
+    command = [openssl, "req", "-x509", *curve, *alternatives, *made]
+    subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=20)
+    both = folder / "both.pem"
+    both.write_bytes(b"".join((folder / x).read_bytes() for x in ("key.pem", "cert.pem")))
+    return both
+
+
 @contextmanager
-def serving(endpoint_at: Callable[[str], FhirEndpoint]) -> Iterator[FhirServer]:
-    """A FHIR server of this machine until the end of the block."""
+def serving(
+    endpoint_at: Callable[[str], FhirEndpoint],
+    name: str = "127.0.0.1",
+    tls: ssl.SSLContext | None = None,
+) -> Iterator[FhirServer]:
+    """A FHIR server of this machine until the end of the block; `name` is what its URLs call it."""
     server = _Server(("127.0.0.1", 0), BaseHTTPRequestHandler)
-    base = f"http://127.0.0.1:{server.server_address[1]}/fhir"
+    scheme = "http" if tls is None else "https"
+    base = f"{scheme}://{name}:{server.server_address[1]}/fhir"
+    if tls is not None:  # the handshake is the first read, in the thread of that caller
+        server.socket = tls.wrap_socket(
+            server.socket, server_side=True, do_handshake_on_connect=False
+        )
     fhir = FhirServer(base, endpoint_at(base))
     server.RequestHandlerClass = partial(_Answering, fhir)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
@@ -173,6 +203,48 @@ def counting() -> Iterator[tuple[str, list[object]]]:
                     caller, peer = listener.accept()
                     caller.close()
                     callers.append(peer)
+
+
+@contextmanager
+def proxying(to: int) -> Iterator[tuple[str, list[str]]]:
+    """The URL of an HTTP proxy that tunnels every CONNECT to a port of this machine, and what it
+    was asked.
+    """
+    asked: list[str] = []
+
+    class Tunnel(StreamRequestHandler):
+        def handle(self) -> None:
+            asked.append(self.rfile.readline().decode("latin-1").strip())
+            while self.rfile.readline().strip():
+                pass
+            self.wfile.write(b"HTTP/1.1 200 OK\r\n\r\n")
+            with create_connection(("127.0.0.1", to), timeout=10) as target:
+                back = threading.Thread(target=_copy, args=(target, self.request), daemon=True)
+                back.start()
+                _copy(self.request, target)
+                back.join()
+
+    server = _Proxy(("127.0.0.1", 0), Tunnel)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}", asked
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+class _Proxy(ThreadingTCPServer):
+    daemon_threads = True
+    block_on_close = False
+
+
+def _copy(source: socket, target: socket) -> None:
+    with suppress(OSError):
+        while piece := source.recv(65_536):
+            target.sendall(piece)
+        target.shutdown(SHUT_WR)
 
 
 # -- the product ------------------------------------------------------------------

@@ -4,14 +4,12 @@ import gc
 import gzip
 import json
 import logging
-import shutil
 import socket
 import ssl
-import subprocess
 import threading
 import time
 import tracemalloc
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -20,7 +18,10 @@ from typing import Any
 
 import pytest
 
-from cds_service.fhir_client import Fetched, FhirClient
+from cds_service.addresses import EVERYWHERE
+from cds_service.clients import ANYBODY, Caller, FhirServer
+from cds_service.fhir_client import Fetched, FhirClient, open_servers
+from tests.loopback import certificate_for, proxying
 
 requirement = pytest.mark.requirement
 TOKEN = "s3cret.t0ken-AbC"
@@ -86,7 +87,7 @@ def stub() -> Iterator[Stub]:
 
 @pytest.fixture
 def client(stub: Stub) -> Iterator[FhirClient]:
-    made = FhirClient([stub.base])
+    made = reading([stub.base])
     yield made
     made.close()
 
@@ -155,8 +156,13 @@ def drip(opening: bytes, piece: bytes) -> Script:
     return script
 
 
+def reading(bases: Sequence[str], **options: Any) -> FhirClient:
+    """The client of the open server."""
+    return FhirClient({"": open_servers(bases)}, **options)
+
+
 def one(base: str, query: str = "Patient/p1", seconds: float = 5, **options: Any) -> Fetched:
-    client = FhirClient([base], **options)
+    client = reading([base], **options)
     try:
         return client.fetch(base, {"q": query}, token=TOKEN, seconds=seconds)["q"]
     finally:
@@ -189,7 +195,7 @@ def test_base_and_query_are_joined_by_one_slash(
     stub: Stub, allowed: str, asked: str, query: str
 ) -> None:
     stub.answers = {"/fhir/Patient/p1": PATIENT}
-    client = FhirClient([stub.base + allowed])
+    client = reading([stub.base + allowed])
     got = client.fetch(stub.base + asked, {"q": query}, token=None, seconds=5)["q"]
     assert (got.state, stub.paths) == ("answered", ["/fhir/Patient/p1"])
 
@@ -285,19 +291,15 @@ def test_a_link_away_from_the_base_is_never_followed(stub: Stub, link: str) -> N
     assert (stub.paths, got) == (["/fhir/Observation"], [])
 
 
-def test_the_name_of_another_origin_is_not_even_looked_up(
-    stub: Stub, client: FhirClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_name_of_another_origin_is_not_even_looked_up(stub: Stub) -> None:
     asked: list[object] = []
-    look_up = socket.getaddrinfo
 
     def noted(host: Any, *args: Any, **kwargs: Any) -> Any:
         asked.append(host)
-        return look_up(host, *args, **kwargs)
+        return socket.getaddrinfo(host, *args, **kwargs)
 
-    monkeypatch.setattr(socket, "getaddrinfo", noted)
     stub.answers["/fhir/Observation"] = page(1, next_url="http://elsewhere.invalid/fhir/x")
-    client.fetch(stub.base, {"q": "Observation"}, token=TOKEN, seconds=5)
+    assert one(stub.base, "Observation", resolve=noted).state == "incomplete"
     assert set(asked) == {"127.0.0.1"}
 
 
@@ -411,7 +413,7 @@ def test_the_byte_limit_counts_all_queries_and_pages_of_one_fetch(stub: Stub) ->
     first = page(1, next_url="Observation?p=2")
     stub.answers = {"/fhir/Observation": first, "/fhir/Observation?p=2": page(2)}
     assert one(stub.base, "Observation", max_bytes=len(first)).why == "too large"
-    client = FhirClient([stub.base], max_bytes=len(first) + len(page(2)))
+    client = reading([stub.base], max_bytes=len(first) + len(page(2)))
     for _ in range(2):
         got = client.fetch(stub.base, {"q": "Observation"}, token=TOKEN, seconds=5)["q"]
         assert got.state == "answered"
@@ -465,19 +467,15 @@ def test_a_server_that_never_accepts_is_left_at_the_deadline(full: bool) -> None
     assert time.monotonic() - started < 3
 
 
-def test_a_name_lookup_that_hangs_is_left_and_nothing_is_sent_after_it(
-    stub: Stub, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_name_lookup_that_hangs_is_left_and_nothing_is_sent_after_it(stub: Stub) -> None:
     found = threading.Event()
-    look_up = socket.getaddrinfo
 
     def slow(*args: Any, **kwargs: Any) -> Any:
         found.wait(5)
-        return look_up(*args, **kwargs)
+        return socket.getaddrinfo(*args, **kwargs)
 
-    monkeypatch.setattr(socket, "getaddrinfo", slow)
     started = time.monotonic()
-    assert one(stub.base, seconds=0.3) == Fetched("failed", (), "timed out")
+    assert one(stub.base, seconds=0.3, resolve=slow) == Fetched("failed", (), "timed out")
     assert time.monotonic() - started < 3
     found.set()
     wait_until_no_thread_is_left()
@@ -506,7 +504,7 @@ def test_what_came_before_the_deadline_is_kept() -> None:
 def test_queries_wait_for_a_thread_no_longer_than_the_deadline() -> None:
     with listening(SLOW["hang after accept"]) as (port, got):
         base = f"http://127.0.0.1:{port}/fhir"
-        client = FhirClient([base], parallel=2)
+        client = reading([base], parallel=2)
         queries = {str(n): f"Patient/{n}" for n in range(5)}
         fetched = client.fetch(base, queries, token=TOKEN, seconds=0.3)
     assert [result.why for result in fetched.values()] == ["timed out"] * 5
@@ -526,7 +524,7 @@ def test_two_fetches_at_once_each_have_their_own_deadline() -> None:
 
     with listening(script) as (port, _):
         base = f"http://127.0.0.1:{port}/fhir"
-        client = FhirClient([base])
+        client = reading([base])
         got: dict[float, Fetched] = {}
 
         def fetch(seconds: float) -> None:
@@ -554,7 +552,7 @@ def test_a_kept_connection_is_used_again_and_replaced_when_it_is_closed() -> Non
 
     with listening(script) as (port, got):
         base = f"http://127.0.0.1:{port}/fhir"
-        client = FhirClient([base])
+        client = reading([base])
         for connections in (1, 1, 2):
             fetched = client.fetch(base, {"q": "Patient/p1"}, token=TOKEN, seconds=5)["q"]
             assert (fetched.state, len(got)) == ("answered", connections)
@@ -571,7 +569,7 @@ def test_a_kept_connection_is_watched_too() -> None:
 
     with listening(script) as (port, got):
         base = f"http://127.0.0.1:{port}/fhir"
-        client = FhirClient([base])
+        client = reading([base])
         first, second = (
             client.fetch(base, {"q": "x"}, token=None, seconds=seconds)["q"] for seconds in (5, 0.3)
         )
@@ -585,7 +583,7 @@ def test_close_closes_the_kept_connections() -> None:
     try:
         with listening(lambda sock: answer(sock) if next(turn) else None) as (port, _):
             base = f"http://127.0.0.1:{port}/fhir"
-            client = FhirClient([base])
+            client = reading([base])
             for seconds in (0.1, 5):
                 got = client.fetch(base, {"q": "x"}, token=None, seconds=seconds)["q"]
             assert got.state == "answered"
@@ -641,19 +639,119 @@ def test_proxies_of_the_environment_are_ignored(
     ],
 )
 def test_only_a_listed_base_is_allowed_however_it_is_spelled(base: str, allowed: bool) -> None:
-    assert FhirClient(["https://ehr.example/fhir"]).allows(base) is allowed
-    assert FhirClient(["https://ehr.example:443/fhir/"]).allows(base) is allowed
+    assert reading(["https://ehr.example/fhir"]).allows(base) is allowed
+    assert reading(["https://ehr.example:443/fhir/"]).allows(base) is allowed
+
+
+@requirement("FHR-06")
+def test_each_issuer_has_its_own_servers() -> None:
+    client = FhirClient(
+        {
+            "": open_servers(["http://127.0.0.1:8000/fhir"]),
+            "https://a.example": [FhirServer("https://fhir.a.example/r4")],
+            "https://b.example": [FhirServer("https://fhir.b.example/r4", subject="cds")],
+        }
+    )
+    allowed = {
+        (issuer, base)
+        for issuer in ("", "https://a.example", "https://b.example", "https://c.example")
+        for base in (
+            "http://127.0.0.1:8000/fhir",
+            "https://fhir.a.example/r4",
+            "https://fhir.b.example/r4",
+        )
+        if client.allows(base, Caller(issuer, "any tenant"))
+    }
+    assert allowed == {
+        ("", "http://127.0.0.1:8000/fhir"),
+        ("https://a.example", "https://fhir.a.example/r4"),
+        ("https://b.example", "https://fhir.b.example/r4"),
+    }
+
+
+A, B = Caller("https://a.example"), Caller("https://b.example")
+
+
+@requirement("FHR-01", "FHR-06", "FHR-12")
+@pytest.mark.parametrize(
+    ("caller", "base", "subject", "why"),
+    [
+        (ANYBODY, "http://127.0.0.1:8000/fhir", None, ""),
+        (ANYBODY, "http://127.0.0.1:8000/fhir", "any", ""),
+        (ANYBODY, "https://fhir.a.example/r4", "any", "the FHIR server is not listed"),
+        (A, "https://fhir.a.example/r4", "any", ""),
+        (A, "https://fhir.a.example/r4", None, "no fhirAuthorization for the FHIR server"),
+        (A, "https://fhir.b.example/r4", "cds", "the FHIR server is not listed"),
+        (A, "http://127.0.0.1:8000/fhir", "any", "the FHIR server is not listed"),
+        (B, "https://fhir.b.example/r4", "cds", ""),
+        (B, "https://fhir.b.example/r4", "any", "registered under another subject"),
+        (B, "https://fhir.b.example/r4", None, "no fhirAuthorization for the FHIR server"),
+        (B, "https://fhir.b.example/r4/..", "cds", "the FHIR server is not listed"),
+    ],
+)
+def test_a_server_that_is_not_called_has_a_reason(
+    caller: Caller, base: str, subject: str | None, why: str
+) -> None:
+    client = FhirClient(
+        {
+            "": open_servers(["http://127.0.0.1:8000/fhir"]),
+            A.issuer: [FhirServer("https://fhir.a.example/r4")],
+            B.issuer: [FhirServer("https://fhir.b.example/r4", subject="cds")],
+        }
+    )
+    assert client.refusal(base, caller, subject) == why
+
+
+@requirement("FHR-06")
+def test_a_kept_connection_serves_no_issuer_that_may_not_call_its_address(
+    certificate: Path,
+) -> None:
+    with listening(answer, certificate) as (port, got):
+        base = f"https://127.0.0.1:{port}/fhir"
+        servers = {A.issuer: [FhirServer(base, EVERYWHERE)], B.issuer: [FhirServer(base)]}
+        client = FhirClient(servers, ca_file=certificate)
+        found = [
+            client.fetch(base, {"q": "x"}, token=TOKEN, seconds=5, caller=caller)["q"].why
+            for caller in (A, A, B, A)
+        ]
+        client.close()
+    assert (found, len(got)) == (["", "", "address not allowed", ""], 1)
+
+
+def test_a_proxy_that_hangs_is_left_at_the_deadline() -> None:
+    with listening() as (port, got):
+        proxy = f"http://127.0.0.1:{port}"
+        fetched = one("https://ehr.example/fhir", seconds=0.3, https_proxy=proxy)
+        assert fetched == Fetched("failed", (), "timed out")
+        wait_until_no_thread_is_left()
+    assert len(got) == 1
+
+
+def test_connections_through_a_proxy_are_kept_and_closed_in_the_end(certificate: Path) -> None:
+    with listening(answer, certificate) as (port, got), proxying(port) as (proxy, asked):
+        base = f"https://127.0.0.1:{port}/fhir"
+        client = reading([base], ca_file=certificate, https_proxy=proxy)
+        for _ in range(3):
+            found = client.fetch(base, {"q": "x"}, token=TOKEN, seconds=5)["q"]
+            assert found.state == "answered"
+        assert (len(got), len(asked)) == (1, 1)
+        gc.disable()
+        try:
+            client.close()
+            wait_until_no_thread_is_left(f"speaking at {port}.")
+        finally:
+            gc.enable()
 
 
 @pytest.mark.parametrize("url", ["", "ehr.example", "ftp://ehr.example/", "https://h/fhir?x=1"])
 def test_a_list_with_something_else_than_base_urls_is_refused(url: str) -> None:
     with pytest.raises(ValueError):
-        FhirClient(["https://ehr.example/fhir", url])
+        reading(["https://ehr.example/fhir", url])
 
 
 def test_a_server_that_is_not_allowed_is_not_contacted() -> None:
     with listening() as (port, got):
-        client = FhirClient(["http://127.0.0.1:1/fhir"])
+        client = reading(["http://127.0.0.1:1/fhir"])
         with pytest.raises(ValueError) as refused:
             client.fetch(f"http://127.0.0.1:{port}/fhir", {"q": "x"}, token=TOKEN, seconds=5)
     assert got == []
@@ -680,16 +778,7 @@ def test_logs_hold_neither_token_nor_url(
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A certificate for 127.0.0.1 that nobody trusts, with its key, in one file."""
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        pytest.skip("openssl is not installed")
-    made = tmp_path_factory.mktemp("tls") / "both.pem"
-    curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    name = ["-subj", "/CN=test", "-addext", "subjectAltName=IP:127.0.0.1"]
-    command = [openssl, "req", "-x509", *curve, *name, "-keyout", "key.pem", "-out", "cert.pem"]
-    subprocess.run(command, cwd=made.parent, check=True, capture_output=True, timeout=20)
-    made.write_bytes(b"".join((made.parent / f"{n}.pem").read_bytes() for n in ("key", "cert")))
-    return made
+    return certificate_for(tmp_path_factory.mktemp("tls"), "IP:127.0.0.1")
 
 
 def test_a_certificate_nobody_trusts_is_refused_and_the_token_kept(certificate: Path) -> None:
@@ -702,7 +791,7 @@ def test_a_certificate_nobody_trusts_is_refused_and_the_token_kept(certificate: 
 
 def test_a_certificate_of_the_given_authority_is_trusted(certificate: Path) -> None:
     with listening(answer, certificate) as (port, _):
-        fetched = one(f"https://127.0.0.1:{port}/fhir", ca_file=str(certificate))
+        fetched = one(f"https://127.0.0.1:{port}/fhir", ca_file=certificate)
     assert fetched == Fetched("answered", (PATIENT,), "")
 
 
@@ -710,7 +799,7 @@ def test_a_certificate_of_the_given_authority_is_trusted(certificate: Path) -> N
 def test_a_slow_server_is_left_at_the_deadline_over_tls(how: str, certificate: Path) -> None:
     with listening(SLOW[how], certificate) as (port, got):
         base = f"https://127.0.0.1:{port}/fhir"
-        fetched = one(base, seconds=0.3, ca_file=str(certificate))
+        fetched = one(base, seconds=0.3, ca_file=certificate)
         assert fetched == Fetched("failed", (), "timed out")
         wait_until_no_thread_is_left()
     assert len(got) == 1

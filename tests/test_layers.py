@@ -19,13 +19,23 @@ HOOKS = ROOT / "hooks"
 
 # Bytes, resources, facts, rules, cards, HTTP: a module imports only from those before it.
 ORDER = (
-    *("__init__", "errors", "toml_files", "jwks", "clients", "store", "client_keys", "auth"),
+    *("__init__", "errors", "toml_files", "jwks", "addresses", "clients", "store", "client_keys"),
+    "auth",
     *("dates", "quantity", "resources", "fhir_files", "terminology"),
     *("hook_request", "fhir_client", "deliveries", "drafts", "prefetch", "entries", "results"),
     "evidence",
     *("holdings", "facts", "rules", "orders", "content_files", "content_python", "content_laws"),
     *("content_references", "content"),
-    *("site", "loading", "overrides", "evaluation", "cards", "explanation", "answering", "discovery"),
+    *(
+        "site",
+        "loading",
+        "overrides",
+        "evaluation",
+        "cards",
+        "explanation",
+        "answering",
+        "discovery",
+    ),
     *("rule_code", "rule_questions", "topic_shape", "topic_reading", "topics", "topic_pages"),
     *("openapi", "config", "fhir_endpoint", "vignette_rows", "vignette_charts", "vignettes"),
     *("checking", "outgoing", "terminal_text", "dot_plot", "terminal", "app", "serving"),

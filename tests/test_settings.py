@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import certifi
 import pytest
 
 from cds_service.config import Settings, fixtures_dir, read_settings
@@ -33,6 +34,9 @@ EACH: list[tuple[str, str, str, object]] = [
     ("CDS_FHIR_SERVERS", "https://a,https://b ", "fhir_servers", ("https://a", "https://b")),
     ("CDS_FETCH_SECONDS", "0.5", "fetch_seconds", 0.5),
     ("CDS_FETCH_SECONDS", "10", "fetch_seconds", 10.0),
+    ("CDS_CA_BUNDLE", certifi.where(), "ca_bundle", Path(certifi.where())),
+    ("CDS_HTTPS_PROXY", "http://proxy.example:3128/", "https_proxy", "http://proxy.example:3128"),
+    ("CDS_HTTPS_PROXY", "http://u:p@proxy:3128", "https_proxy", "http://u:p@proxy:3128"),
     ("CDS_MAX_BODY_BYTES", "1024", "max_body_bytes", 1024),
     ("CDS_CORS_ORIGINS", "https://ehr.example", "cors_origins", ("https://ehr.example",)),
     ("CDS_PUBLIC_URL", "https://cds.example/alp/", "public_urls", ("https://cds.example/alp",)),
@@ -42,8 +46,6 @@ EACH: list[tuple[str, str, str, object]] = [
     ("CDS_STORE", "sqlite:////srv/cds.sqlite", "store_url", "sqlite:////srv/cds.sqlite"),
     ("CDS_STORE", "postgresql://cds@db/cds", "store_url", "postgresql://cds@db/cds"),
     ("CDS_PATIENT_SECRET_FILE", __file__, "patient_secret", Path(__file__).read_bytes()),
-    ("CDS_CA_BUNDLE", __file__, "ca_bundle", Path(__file__)),
-    ("CDS_HTTPS_PROXY", "http://proxy.example:3128", "https_proxy", "http://proxy.example:3128"),
     ("CDS_OPEN", "1", "open", True),
     ("CDS_OPEN", "0", "open", False),
     (
@@ -82,6 +84,12 @@ def test_each_variable_sets_one_setting_and_no_other(
         ("CDS_FETCH_SECONDS", "3600"),
         ("CDS_FETCH_SECONDS", "nan"),
         ("CDS_FETCH_SECONDS", "inf"),
+        ("CDS_CA_BUNDLE", "/no/such/file.pem"),
+        ("CDS_CA_BUNDLE", __file__),
+        ("CDS_HTTPS_PROXY", "proxy.example:3128"),
+        ("CDS_HTTPS_PROXY", "https://proxy.example:3128"),
+        ("CDS_HTTPS_PROXY", "socks5://proxy.example"),
+        ("CDS_HTTPS_PROXY", "http://proxy.example/path"),
         ("CDS_MAX_BODY_BYTES", "1023"),
         ("CDS_MAX_BODY_BYTES", "20 MB"),
         ("CDS_MAX_BODY_BYTES", "1e6"),
@@ -126,6 +134,12 @@ def test_a_secret_that_could_be_guessed_is_refused(tmp_path: Path, size: int, fi
     else:
         with pytest.raises(ContentError, match="fewer than 32 bytes"):
             read_settings(environ)
+
+
+def test_a_proxy_that_does_not_fit_is_not_quoted_with_its_password() -> None:
+    with pytest.raises(ContentError) as refused:
+        read_settings({"CDS_HTTPS_PROXY": "https://user:s3cret@proxy:3128"})
+    assert "s3cret" not in str(refused.value)
 
 
 @pytest.mark.parametrize("name", ["CDS_HOOK_DIR", "CDS_", "CDS_open", "CDS_FHIR_SERVER", "CDS_X"])
