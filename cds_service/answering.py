@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from cds_service.cards import Cards, CardWriter
+from cds_service.clients import ANYBODY, Caller
 from cds_service.content import Content, Family
 from cds_service.content_files import Service
 from cds_service.dates import as_text
@@ -24,13 +25,15 @@ from cds_service.explanation import (
 )
 from cds_service.facts import PatientFacts
 from cds_service.hook_request import Call, parse_call
+from cds_service.issued import Answered, IssuedCards
 from cds_service.prefetch import Fetcher, Unsettled, settle, undeclared_line
 
 
 @dataclass(frozen=True, slots=True)
 class Answering:
     """Answers calls with one content; `now` is the clock, `fetcher` None where nothing may be
-    fetched, `public_url` where the pages of the topics lie ("": nobody can tell).
+    fetched, `public_url` where the pages of the topics lie ("": nobody can tell), `issued` where
+    answers are noted (None: nowhere).
     """
 
     content: Content
@@ -38,6 +41,7 @@ class Answering:
     fetch_seconds: float
     now: Callable[[], datetime]
     public_url: str = ""
+    issued: IssuedCards | None = None
 
     def today(self) -> int:
         """Today at the site, as an ordinal."""
@@ -50,12 +54,16 @@ class Answering:
             raise UnknownService("No such service.")
         return found
 
-    def cards(self, service_id: str, body: bytes) -> Cards:
+    def cards(self, service_id: str, body: bytes, caller: Caller = ANYBODY) -> Cards:
         """The cards of a call; raises CdsError for what cannot be answered."""
         family, service = self.service(service_id)
         call = parse_call(body, service.hook)
-        facts = self._facts(call, family)
-        return self._writer(call).write(review(self.content, family, service, facts))
+        found = review(self.content, family, service, self._facts(call, family))
+        cards = self._writer(call).write(found)
+        if self.issued is not None:
+            content, at = self.content.hash, self.now()
+            self.issued.note(Answered(caller, call, service, content, found, cards, at))
+        return cards
 
     def _writer(self, call: Call) -> CardWriter:
         return CardWriter(self.content, call.context, public_url=self.public_url)
@@ -66,7 +74,7 @@ class Answering:
         )
         return PatientFacts(chart, family.knowledge, self.today())
 
-    def explain(self, service_id: str, body: bytes) -> dict[str, Any]:
+    def explain(self, service_id: str, body: bytes, caller: Caller = ANYBODY) -> dict[str, Any]:
         """Every verdict with its evidence, an Explanation as JSON has it; a call that lacks
         required data is explained, not refused.
         """

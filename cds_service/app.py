@@ -8,18 +8,20 @@ import traceback
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from functools import cache
+from secrets import token_bytes
 from threading import Semaphore
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import uuid4
 
 import msgspec
-from flask import Flask, Response, request
+from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import BaseConverter
 
 from cds_service import openapi
 from cds_service.answering import Answering
+from cds_service.clients import ANYBODY
 from cds_service.config import Settings
 from cds_service.content import Content
 from cds_service.discovery import discovery
@@ -27,13 +29,17 @@ from cds_service.errors import (
     CdsError,
     NotAllowed,
     NotJson,
+    StoreDown,
     TooLarge,
     UnknownTopic,
     WrongMediaType,
 )
+from cds_service.feedback import MOST_BYTES, Feedback
 from cds_service.fhir_client import FhirClient
 from cds_service.fhir_endpoint import FhirEndpoint
+from cds_service.issued import IssuedCards
 from cds_service.loading import load_content
+from cds_service.store import Store
 from cds_service.topic_pages import HEADERS, HTML, Page, Pages, rendered
 
 JSON = "application/json"
@@ -77,12 +83,16 @@ def create_app(
     """
     content = load_content(settings.hooks_dir, settings.site_file, settings.topic_modes)
     fetcher = FhirClient(settings.fhir_servers) if settings.fhir_servers else None
-    answering = Answering(content, fetcher, settings.fetch_seconds, now, settings.public_url)
+    issued = _issued(settings)
+    answering = Answering(
+        content, fetcher, settings.fetch_seconds, now, settings.public_url, issued
+    )
     app = Flask("cds_service", static_folder=None)
     app.url_map.converters["rest"] = _RestOfPath
     app.wsgi_app = _OneSlash(app.wsgi_app)  # type: ignore[method-assign]
     _add_guards(app, settings)
     _add_services(app, settings, answering)
+    _add_feedback(app, settings, answering)
     _add_topics(app, content, urlsplit(settings.public_url).path)
     _add_health(app, content)
     if demo is not None:
@@ -92,12 +102,21 @@ def create_app(
     return app
 
 
+def _issued(settings: Settings) -> IssuedCards | None:
+    """Where answers are noted; None without a store."""
+    if not settings.store_url:
+        return None
+    secret = settings.patient_secret or token_bytes(32)  # a server of one process needs no file
+    return IssuedCards(Store(settings.store_url), secret)
+
+
 # -- before and after every call ---------------------------------------------------------------
 
 
 def _add_guards(app: Flask, settings: Settings) -> None:
     @app.before_request
     def guard() -> Response | None:
+        g.caller = ANYBODY
         if settings.open:
             _refuse_strangers()
         if request.method == "OPTIONS":
@@ -180,18 +199,32 @@ def _add_services(app: Flask, settings: Settings, answering: Answering) -> None:
         answering.service(service_id)
         body = _body(settings.max_body_bytes)
         with turn:
-            return _json(answering.cards(service_id, body))
+            return _json(answering.cards(service_id, body, g.caller))
 
     @app.post("/explain/<service_id>")
     def explain(service_id: str) -> Response:
         answering.service(service_id)
         body = _body(settings.max_body_bytes)
         with turn:
-            return _json(answering.explain(service_id, body))
+            return _json(answering.explain(service_id, body, g.caller))
 
     @app.get("/openapi.json")
     def describe() -> Response:
         return Response(described, mimetype=JSON)
+
+
+def _add_feedback(app: Flask, settings: Settings, answering: Answering) -> None:
+    issued = answering.issued
+    feedback = None if issued is None else Feedback(issued.store, issued, answering.now)
+    limit = min(settings.max_body_bytes, MOST_BYTES)
+
+    @app.post("/cds-services/<service_id>/feedback")
+    def hear(service_id: str) -> Response:
+        answering.service(service_id)
+        body = _body(limit)
+        if feedback is None:
+            raise StoreDown("This server was started without a store.")
+        return _json(feedback.take(service_id, body, g.caller))
 
 
 def _body(limit: int) -> bytes:
@@ -284,6 +317,7 @@ def _add_index(app: Flask, answering: Answering, public_url: str, has_fhir: bool
     paths = {
         "discovery": "/cds-services",
         **{f"service {x}": f"/cds-services/{x}" for x in services},
+        **{f"feedback {x}": f"/cds-services/{x}/feedback" for x in services},
         **{f"explanation {x}": f"/explain/{x}" for x in services},
         "topics": "/topics",
         "openapi": "/openapi.json",

@@ -1,12 +1,13 @@
-"""The command line: serve, demo, check, evaluate, explain."""
+"""The command line: serve, demo, check, evaluate, explain, migrate, report, purge."""
 
 import io
 import json
+import re
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterable
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,9 +16,16 @@ import msgspec
 from rich.console import Console
 
 from cds_service.answering import Answering
-from cds_service.config import Settings, read_settings
+from cds_service.config import DEFAULT_STORE, Settings, read_settings
 from cds_service.content import Content
-from cds_service.errors import BrokenRequest, CannotServe, CdsError, ContentError, NotJson
+from cds_service.errors import (
+    BrokenRequest,
+    CannotServe,
+    CdsError,
+    ContentError,
+    NotJson,
+    StoreDown,
+)
 from cds_service.fhir_client import FhirClient
 from cds_service.loading import load_content
 from cds_service.vignette_rows import Vignette
@@ -44,6 +52,9 @@ def main() -> None:
         group(standalone_mode=True)
     except (ContentError, CannotServe) as error:
         click.echo(f"cds-service: {error}", err=True)
+        sys.exit(2)
+    except StoreDown as error:
+        click.echo(f"cds-service: {error.text} ({error.diagnostics})", err=True)
         sys.exit(2)
 
 
@@ -105,7 +116,7 @@ def serve(
 ) -> None:
     """Serve the CDS services."""
     from cds_service.outgoing import check_outgoing
-    from cds_service.serving import LOOPBACK, end_when_closed, run
+    from cds_service.serving import LOOPBACK, end_when_closed, open_store, run
 
     if guarded:
         end_when_closed(sys.stdin.fileno())
@@ -130,7 +141,8 @@ def serve(
     if page_size is not None:
         environ["CDS_DEMO_PAGE_SIZE"] = str(page_size)
     said = f"open server without client authentication at {url}/cds-services"
-    run(host, port, workers, environ, bound=lambda: click.echo(said))
+    with open_store(settings) as told:
+        run(host, port, workers, environ | told, bound=lambda: click.echo(said))
 
 
 @group.command()
@@ -372,3 +384,86 @@ def _where_no_json(body: bytes) -> str:
 
 def _place(body: bytes, at: int) -> tuple[int, int]:
     return body.count(b"\n", 0, at) + 1, at - body.rfind(b"\n", 0, at)
+
+
+# -- the store ---------------------------------------------------------------------------------
+
+
+def _store(_: click.Context, __: click.Parameter, given: str | None) -> Any:
+    """The store that is meant, not yet reached."""
+    from cds_service.store import Store, checked_url
+
+    try:
+        url = checked_url(given) if given else read_settings().store_url or DEFAULT_STORE
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+    return Store(url)
+
+
+store_option = click.option(
+    "--store",
+    callback=_store,
+    metavar="URL",
+    help=f"Which store; by default that of CDS_STORE, else {DEFAULT_STORE}.",
+)
+
+
+def _age(_: click.Context, __: click.Parameter, given: str) -> timedelta:
+    found = re.fullmatch(r"(\d{1,5})d", given)
+    if found is None:
+        raise click.BadParameter(f"{given}: must be a number of days, such as 730d")
+    return timedelta(days=int(found[1]))
+
+
+@group.command()
+@store_option
+def migrate(store: Any) -> None:
+    """Make the tables of the store, or bring them up to date."""
+    from cds_service.config import migrations_dir
+
+    store.migrate(migrations_dir())
+    click.echo(f"the store is at {store.schema()}")
+
+
+@group.command()
+@click.option("--from", "first", type=click.DateTime(["%Y-%m-%d"]), help="The first day (UTC).")
+@click.option("--to", "last", type=click.DateTime(["%Y-%m-%d"]), help="The last day (UTC).")
+@click.option("--format", "form", default="table", type=click.Choice(["table", "csv", "json"]))
+@click.option("--feedback", "exported", is_flag=True, help="Print each item of feedback instead.")
+@click.option("--comments", is_flag=True, help="With --feedback: with what users wrote.")
+@store_option
+def report(
+    first: datetime | None,
+    last: datetime | None,
+    form: str,
+    exported: bool,
+    comments: bool,
+    store: Any,
+) -> None:
+    """Print what became of the cards, by topic and content; no patient is in it."""
+    from cds_service import report as reporting
+
+    if comments and not exported:
+        raise click.UsageError("--comments goes with --feedback.")
+    days = reporting.Days(first and first.date(), last and last.date())
+    store.check()
+    if exported:
+        click.echo(reporting.export(store, days, form, comments))
+    else:
+        click.echo(reporting.counted(store, days, form))
+
+
+@group.command()
+@click.option(
+    "--older-than", "older", required=True, callback=_age, metavar="DAYS", help="Such as 730d."
+)
+@store_option
+def purge(older: timedelta, store: Any) -> None:
+    """Delete cards, feedback, comments, overrides and tallies that are older, and tokens whose time
+    is over.
+    """
+    from cds_service import report as reporting
+
+    store.check()
+    for what, number in reporting.purge(store, datetime.now(UTC), older).items():
+        click.echo(f"{number} {what}")

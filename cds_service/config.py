@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from cds_service.errors import ContentError, did_you_mean
+from cds_service.store import checked_url
 
 _HERE = Path(__file__).resolve().parent
+DEFAULT_STORE = "sqlite:///cds-service.sqlite"  # where CDS_STORE says nothing
+SHORTEST_SECRET = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,8 @@ class Settings:
     open: bool = False
     topic_modes: Mapping[str, str] = field(default_factory=dict)
     public_url: str = ""
+    store_url: str = ""
+    patient_secret: bytes = field(default=b"", repr=False)
     demo_url: str = ""
     demo_page_size: int | None = None
 
@@ -35,6 +40,11 @@ def _beside(name: str) -> Path:
     """A folder of the product: beside an editable install, else the copy in the wheel."""
     beside = _HERE.parent / name
     return beside if beside.is_dir() else _HERE / "_content" / name
+
+
+def migrations_dir() -> Path:
+    """The folder of the store's migrations."""
+    return _beside("migrations")
 
 
 def fixtures_dir() -> Path:
@@ -101,6 +111,13 @@ def _file(text: str) -> Path:
     return path
 
 
+def _secret(text: str) -> bytes:
+    secret = _file(text).read_bytes().strip()
+    if len(secret) < SHORTEST_SECRET:
+        raise ValueError(f"{text} must hold at least {SHORTEST_SECRET} bytes")
+    return secret
+
+
 def _positive(text: str) -> float:
     number = float(text)
     if not 0 < number < 3600:
@@ -138,6 +155,8 @@ _VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "CDS_OPEN": ("open", _yes),
     "CDS_TOPIC_MODES": ("topic_modes", _modes),
     "CDS_PUBLIC_URL": ("public_url", _address),
+    "CDS_STORE": ("store_url", checked_url),
+    "CDS_PATIENT_SECRET_FILE": ("patient_secret", _secret),
     "CDS_DEMO_URL": ("demo_url", str),  # where the fixture patients are served
     "CDS_DEMO_PAGE_SIZE": ("demo_page_size", _count),
 }

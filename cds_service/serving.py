@@ -9,10 +9,13 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from errno import EADDRINUSE, EADDRNOTAVAIL, EAFNOSUPPORT
+from pathlib import Path
+from secrets import token_hex
+from tempfile import TemporaryDirectory
 from threading import Thread
 
 from flask import Flask
@@ -20,9 +23,10 @@ from granian import Granian
 from granian.constants import Interfaces
 
 from cds_service.app import create_app
-from cds_service.config import fixtures_dir, read_settings
+from cds_service.config import Settings, fixtures_dir, migrations_dir, read_settings
 from cds_service.errors import CannotServe
 from cds_service.fhir_endpoint import FhirEndpoint, load_patients
+from cds_service.store import Store
 
 # A worker's threads. One is taken for as long as a caller takes to send a body, so there are more
 # than calls are answered at once (app.AT_ONCE); those that idle end by themselves.
@@ -56,6 +60,37 @@ def _end_with_the_parent() -> None:
         os._exit(1)
 
     Thread(target=wait, daemon=True).start()
+
+
+@contextmanager
+def open_store(settings: Settings) -> Iterator[dict[str, str]]:
+    """What the workers of an open server are told of their store and its secret; what the settings
+    do not give is made for them, and gone at the end. Raises CannotServe or StoreDown.
+    """
+    with TemporaryDirectory(prefix="cds-service-") as folder:
+        environ = {}
+        if settings.store_url:
+            check_store(settings.store_url)
+        else:
+            environ["CDS_STORE"] = f"sqlite:///{folder}/store.sqlite"
+            migrate_store(environ["CDS_STORE"])
+        if not settings.patient_secret:
+            secret = Path(folder) / "patient-secret"
+            secret.write_text(token_hex(32), "ascii")
+            environ["CDS_PATIENT_SECRET_FILE"] = str(secret)
+        yield environ
+
+
+def check_store(url: str) -> None:
+    """Raises CannotServe unless the store has our tables, StoreDown when it cannot be reached."""
+    with closing(Store(url)) as store:
+        store.check()
+
+
+def migrate_store(url: str) -> None:
+    """Makes our tables in a store, or brings them up to date; raises StoreDown."""
+    with closing(Store(url)) as store:
+        store.migrate(migrations_dir())
 
 
 def run(

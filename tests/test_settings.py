@@ -1,5 +1,6 @@
 """Settings come from CDS_* variables once; an unknown name or a value that does not fit refuses."""
 
+import os
 import re
 from pathlib import Path
 
@@ -36,6 +37,14 @@ EACH: list[tuple[str, str, str, object]] = [
     ("CDS_MAX_BODY_BYTES", "1024", "max_body_bytes", 1024),
     ("CDS_CORS_ORIGINS", "https://ehr.example", "cors_origins", ("https://ehr.example",)),
     ("CDS_PUBLIC_URL", "https://cds.example/alp/", "public_url", "https://cds.example/alp"),
+    ("CDS_STORE", "sqlite:////var/lib/cds.sqlite", "store_url", "sqlite:////var/lib/cds.sqlite"),
+    ("CDS_STORE", "postgresql://cds@db/cds", "store_url", "postgresql://cds@db/cds"),
+    (
+        "CDS_PATIENT_SECRET_FILE",
+        __file__,
+        "patient_secret",
+        Path(__file__).read_bytes().strip(),
+    ),
     ("CDS_OPEN", "1", "open", True),
     ("CDS_OPEN", "0", "open", False),
     (
@@ -83,6 +92,11 @@ def test_each_variable_sets_one_setting_and_no_other(
         ("CDS_PUBLIC_URL", "https://user@cds.example"),
         ("CDS_PUBLIC_URL", "https://cds.example/?x=1"),
         ("CDS_PUBLIC_URL", "https://cds.example/ x"),
+        ("CDS_STORE", "mysql://db/cds"),
+        ("CDS_STORE", "cds.sqlite"),
+        ("CDS_STORE", "postgresql://db:port/cds"),
+        ("CDS_PATIENT_SECRET_FILE", "/no/such/file"),
+        ("CDS_PATIENT_SECRET_FILE", os.devnull),
         ("CDS_OPEN", "yes"),
         ("CDS_OPEN", "true"),
         ("CDS_TOPIC_MODES", "lowAlpPersistent"),
