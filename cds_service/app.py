@@ -8,7 +8,6 @@ import traceback
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from functools import cache
-from secrets import token_bytes
 from threading import Semaphore
 from typing import Any
 from urllib.parse import urlsplit
@@ -103,11 +102,10 @@ def create_app(
 
 
 def _issued(settings: Settings) -> IssuedCards | None:
-    """Where answers are noted; None without a store."""
-    if not settings.store_url:
+    """Where answers are noted; None without a secret: patients are kept under it only."""
+    if not settings.patient_secret:
         return None
-    secret = settings.patient_secret or token_bytes(32)  # a server of one process needs no file
-    return IssuedCards(Store(settings.store_url), secret)
+    return IssuedCards(Store(settings.store_url), settings.patient_secret)
 
 
 # -- before and after every call ---------------------------------------------------------------

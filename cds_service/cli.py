@@ -1,4 +1,4 @@
-"""The command line: serve, demo, check, evaluate, explain, migrate, report, purge."""
+"""The command line: serve, demo, check, evaluate, explain, report, purge."""
 
 import io
 import json
@@ -16,7 +16,7 @@ import msgspec
 from rich.console import Console
 
 from cds_service.answering import Answering
-from cds_service.config import DEFAULT_STORE, Settings, read_settings
+from cds_service.config import Settings, read_settings
 from cds_service.content import Content
 from cds_service.errors import (
     BrokenRequest,
@@ -141,6 +141,7 @@ def serve(
     if page_size is not None:
         environ["CDS_DEMO_PAGE_SIZE"] = str(page_size)
     said = f"open server without client authentication at {url}/cds-services"
+    _end_on_signals()  # until the server has its own: what is made for it goes at the end
     with open_store(settings) as told:
         run(host, port, workers, environ | told, bound=lambda: click.echo(said))
 
@@ -394,7 +395,7 @@ def _store(_: click.Context, __: click.Parameter, given: str | None) -> Any:
     from cds_service.store import Store, checked_url
 
     try:
-        url = checked_url(given) if given else read_settings().store_url or DEFAULT_STORE
+        url = checked_url(given) if given else read_settings().store_url
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
     return Store(url)
@@ -404,7 +405,7 @@ store_option = click.option(
     "--store",
     callback=_store,
     metavar="URL",
-    help=f"Which store; by default that of CDS_STORE, else {DEFAULT_STORE}.",
+    help="Which store; by default that of CDS_STORE.",
 )
 
 
@@ -413,16 +414,6 @@ def _age(_: click.Context, __: click.Parameter, given: str) -> timedelta:
     if found is None:
         raise click.BadParameter(f"{given}: must be a number of days, such as 730d")
     return timedelta(days=int(found[1]))
-
-
-@group.command()
-@store_option
-def migrate(store: Any) -> None:
-    """Make the tables of the store, or bring them up to date."""
-    from cds_service.config import migrations_dir
-
-    store.migrate(migrations_dir())
-    click.echo(f"the store is at {store.schema()}")
 
 
 @group.command()

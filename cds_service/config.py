@@ -8,11 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from cds_service.errors import ContentError, did_you_mean
-from cds_service.store import checked_url
 
 _HERE = Path(__file__).resolve().parent
-DEFAULT_STORE = "sqlite:///cds-service.sqlite"  # where CDS_STORE says nothing
-SHORTEST_SECRET = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +27,7 @@ class Settings:
     open: bool = False
     topic_modes: Mapping[str, str] = field(default_factory=dict)
     public_url: str = ""
-    store_url: str = ""
+    store_url: str = "sqlite:///cds-service.sqlite"
     patient_secret: bytes = field(default=b"", repr=False)
     demo_url: str = ""
     demo_page_size: int | None = None
@@ -42,14 +39,14 @@ def _beside(name: str) -> Path:
     return beside if beside.is_dir() else _HERE / "_content" / name
 
 
-def migrations_dir() -> Path:
-    """The folder of the store's migrations."""
-    return _beside("migrations")
-
-
 def fixtures_dir() -> Path:
     """The folder of synthetic patients."""
     return _beside("fixtures")
+
+
+def migrations_dir() -> Path:
+    """The folder of the store's migrations."""
+    return _beside("migrations")
 
 
 def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
@@ -111,10 +108,17 @@ def _file(text: str) -> Path:
     return path
 
 
+def _store(text: str) -> str:
+    """A SQLite store is a file: what lives in one worker's memory the others cannot see."""
+    if not re.fullmatch(r"sqlite:///(?!:memory:)\S+|postgresql://\S+", text):
+        raise ValueError("must be sqlite:///FILE or postgresql://USER@HOST/NAME")
+    return text
+
+
 def _secret(text: str) -> bytes:
-    secret = _file(text).read_bytes().strip()
-    if len(secret) < SHORTEST_SECRET:
-        raise ValueError(f"{text} must hold at least {SHORTEST_SECRET} bytes")
+    secret = _file(text).read_bytes()
+    if len(secret) < 32:
+        raise ValueError(f"{text} holds fewer than 32 bytes")
     return secret
 
 
@@ -155,7 +159,7 @@ _VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "CDS_OPEN": ("open", _yes),
     "CDS_TOPIC_MODES": ("topic_modes", _modes),
     "CDS_PUBLIC_URL": ("public_url", _address),
-    "CDS_STORE": ("store_url", checked_url),
+    "CDS_STORE": ("store_url", _store),
     "CDS_PATIENT_SECRET_FILE": ("patient_secret", _secret),
     "CDS_DEMO_URL": ("demo_url", str),  # where the fixture patients are served
     "CDS_DEMO_PAGE_SIZE": ("demo_page_size", _count),

@@ -306,6 +306,7 @@ def _insert_overrides(
             "tenant": caller.tenant,
             "card": x.card,
             "reason": named_reason(x.system, x.reason),
+            "commented": bool(x.comment),
             "began": at,
             **cards[x.card],
         }

@@ -24,7 +24,7 @@ from cds_service.errors import StoreDown
 from cds_service.evaluation import Review
 from cds_service.hook_request import Call
 from cds_service.rules import Verdict
-from cds_service.store import CARD, CHARTS_SEEN, Store, insert_into, patient_key
+from cds_service.store import CARD, CHARTS_SEEN, Store, insert_into, patient_key, user_key
 
 MOST_WAITING = 2000  # cards
 SECONDS_TO_WAIT = 0.2
@@ -72,7 +72,7 @@ class Answered:
             "service": self.service.id,
             "content": self.content,
             "patient": patient_key(secret, issuer, tenant, server, context.patient_id),
-            "asked_by": patient_key(secret, issuer, tenant, server, context.user_id),
+            "asked_by": user_key(secret, issuer, tenant, context.user_id),
             "issued": milliseconds(self.at),
         }
 

@@ -68,29 +68,17 @@ def open_store(settings: Settings) -> Iterator[dict[str, str]]:
     do not give is made for them, and gone at the end. Raises CannotServe or StoreDown.
     """
     with TemporaryDirectory(prefix="cds-service-") as folder:
-        environ = {}
-        if settings.store_url:
-            check_store(settings.store_url)
-        else:
-            environ["CDS_STORE"] = f"sqlite:///{folder}/store.sqlite"
-            migrate_store(environ["CDS_STORE"])
+        environ, made = {}, f"sqlite:///{folder}/cds-service.sqlite"
+        with closing(Store(os.environ.get("CDS_STORE") or made)) as store:
+            if not os.environ.get("CDS_STORE"):
+                environ["CDS_STORE"] = made
+                store.migrate(migrations_dir())
+            store.check()
         if not settings.patient_secret:
             secret = Path(folder) / "patient-secret"
             secret.write_text(token_hex(32), "ascii")
             environ["CDS_PATIENT_SECRET_FILE"] = str(secret)
         yield environ
-
-
-def check_store(url: str) -> None:
-    """Raises CannotServe unless the store has our tables, StoreDown when it cannot be reached."""
-    with closing(Store(url)) as store:
-        store.check()
-
-
-def migrate_store(url: str) -> None:
-    """Makes our tables in a store, or brings them up to date; raises StoreDown."""
-    with closing(Store(url)) as store:
-        store.migrate(migrations_dir())
 
 
 def run(

@@ -87,6 +87,7 @@ OVERRIDE = Table(
     TABLES,
     Column("id", Integer, primary_key=True),
     *map(_text, ("issuer", "tenant", "patient", "topic", "reason", "asked_by", "card", "evidence")),
+    Column("commented", Boolean, nullable=False),
     _when("began"),
     Index("override_of_patient", "issuer", "tenant", "patient"),
     UniqueConstraint("issuer", "tenant", "card", "reason", "began"),
@@ -202,6 +203,11 @@ def patient_key(secret: bytes, issuer: str, tenant: str, fhir_server: str, patie
     """
     said = "\0".join((issuer, tenant, fhir_server.rstrip("/"), patient)).encode()
     return hmac.new(secret, said, hashlib.sha256).hexdigest()
+
+
+def user_key(secret: bytes, issuer: str, tenant: str, user: str) -> str:
+    """What stands for a user in the store, likewise; "" for none."""
+    return patient_key(secret, issuer, tenant, "user", user) if user else ""
 
 
 def _engine(url: str) -> Engine:

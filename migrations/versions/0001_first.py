@@ -72,6 +72,7 @@ def upgrade() -> None:
         sa.Column("asked_by", sa.Text, nullable=False),
         sa.Column("card", sa.Text, nullable=False),
         sa.Column("evidence", sa.Text, nullable=False),
+        sa.Column("commented", sa.Boolean, nullable=False),
         sa.Column("began", WHEN, nullable=False),
         sa.Index("override_of_patient", "issuer", "tenant", "patient"),
         sa.UniqueConstraint("issuer", "tenant", "card", "reason", "began"),
