@@ -25,16 +25,16 @@ from cds_service.explanation import (
 )
 from cds_service.facts import PatientFacts
 from cds_service.hook_request import Call, parse_call
-from cds_service.overrides import Asked, Overrides
+from cds_service.issued import Answered, IssuedCards
+from cds_service.overrides import Overrides
 from cds_service.prefetch import Fetcher, Unsettled, settle, undeclared_line
-from cds_service.store import patient_key, user_key
 
 
 @dataclass(frozen=True, slots=True)
 class Answering:
     """Answers calls with one content; `now` is the clock, `fetcher` None where nothing may be
-    fetched, `public_url` where the pages of the topics lie ("": nobody can tell), `overrides` None
-    where nothing is remembered, `secret` the key of patients in the store.
+    fetched, `public_url` where the pages of the topics lie ("": nobody can tell), `issued` where
+    answers are noted and `overrides` what was set aside (None: nothing is remembered).
     """
 
     content: Content
@@ -42,8 +42,8 @@ class Answering:
     fetch_seconds: float
     now: Callable[[], datetime]
     public_url: str = ""
+    issued: IssuedCards | None = None
     overrides: Overrides | None = None
-    secret: bytes = b""
 
     def today(self) -> int:
         """Today at the site, as an ordinal."""
@@ -61,7 +61,12 @@ class Answering:
         family, service = self.service(service_id)
         call = parse_call(body, service.hook)
         facts = self._facts(call, family, caller)
-        return self._writer(call).write(self._review(family, service, facts, call, caller))
+        found = self._review(family, service, facts, call, caller)
+        cards = self._writer(call).write(found)
+        if self.issued is not None:
+            content, at = self.content.hash, self.now()
+            self.issued.note(Answered(caller, call, service, content, found, cards, at))
+        return cards
 
     def _review(
         self,
@@ -75,20 +80,8 @@ class Answering:
     ) -> Review:
         hold_back = None
         if self.overrides is not None:
-            asked = self.asked(call, caller)
-            hold_back = self.overrides.hold_back(self.content, family, facts, asked)
+            hold_back = self.overrides.hold_back(self.content, family, facts, call, caller)
         return review(self.content, family, service, facts, also_off=also_off, hold_back=hold_back)
-
-    def asked(self, call: Call, caller: Caller) -> Asked:
-        """Under which keys the store knows whose call it is."""
-        issuer, tenant, context = caller.issuer, caller.tenant, call.context
-        server = call.fhir_server or ""
-        return Asked(
-            issuer=issuer,
-            tenant=tenant,
-            patient=patient_key(self.secret, issuer, tenant, server, context.patient_id),
-            user=user_key(self.secret, issuer, tenant, context.user_id),
-        )
 
     def _writer(self, call: Call) -> CardWriter:
         return CardWriter(self.content, call.context, public_url=self.public_url)

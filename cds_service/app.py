@@ -30,13 +30,17 @@ from cds_service.errors import (
     CdsError,
     NotAllowed,
     NotJson,
+    StoreDown,
     TooLarge,
     UnknownTopic,
     WrongMediaType,
 )
+from cds_service.feedback import MOST_BYTES, Feedback
 from cds_service.fhir_client import FhirClient, open_servers
 from cds_service.fhir_endpoint import FhirEndpoint
+from cds_service.issued import IssuedCards
 from cds_service.loading import load_content
+from cds_service.overrides import Overrides
 from cds_service.store import Store
 from cds_service.topic_pages import HEADERS, HTML, Page, Pages, rendered
 
@@ -91,12 +95,22 @@ def create_app(
         ca_file=settings.ca_bundle,
         https_proxy=settings.https_proxy,
     )
-    answering = Answering(content, fetcher, settings.fetch_seconds, now, settings.public_url)
+    issued = _issued(settings)
+    answering = Answering(
+        content,
+        fetcher,
+        settings.fetch_seconds,
+        now,
+        settings.public_url,
+        issued,
+        _overrides(settings, issued, now),
+    )
     app = Flask("cds_service", static_folder=None)
     app.url_map.converters["rest"] = _RestOfPath
     app.wsgi_app = _OneSlash(app.wsgi_app)  # type: ignore[method-assign]
     _add_guards(app, settings, None if settings.open else _authenticator(settings, clients, now))
     _add_services(app, settings, answering)
+    _add_feedback(app, settings, answering)
     _add_topics(app, content, urlsplit(settings.public_url).path)
     _add_health(app, content)
     if demo is not None:
@@ -104,6 +118,22 @@ def create_app(
     _add_index(app, answering, settings.public_url, demo is not None)
     _add_errors(app)
     return app
+
+
+def _issued(settings: Settings) -> IssuedCards | None:
+    """Where answers are noted; None without a secret: patients are kept under it only."""
+    if not settings.patient_secret:
+        return None
+    return IssuedCards(Store(settings.store_url), settings.patient_secret)
+
+
+def _overrides(
+    settings: Settings, issued: IssuedCards | None, now: Callable[[], datetime]
+) -> Overrides | None:
+    """What was set aside; on the open server a card is shown again as often as it is asked for."""
+    if issued is None:
+        return None
+    return Overrides(issued.store, issued.secret, now, with_repeats=not settings.open)
 
 
 # -- before and after every call ---------------------------------------------------------------
@@ -228,6 +258,20 @@ def _add_services(app: Flask, settings: Settings, answering: Answering) -> None:
         return Response(described, mimetype=JSON)
 
 
+def _add_feedback(app: Flask, settings: Settings, answering: Answering) -> None:
+    issued = answering.issued
+    feedback = None if issued is None else Feedback(issued.store, issued, answering.now)
+    limit = min(settings.max_body_bytes, MOST_BYTES)
+
+    @app.post("/cds-services/<service_id>/feedback")
+    def hear(service_id: str) -> Response:
+        answering.service(service_id)
+        body = _body(limit)
+        if feedback is None:
+            raise StoreDown("This server was started without a store.")
+        return _json(feedback.take(service_id, body, g.caller))
+
+
 def _body(limit: int) -> bytes:
     """The body, read to one byte past the limit: a chunked one is cut silently otherwise."""
     if request.mimetype not in _MEDIA_TYPES:
@@ -318,6 +362,7 @@ def _add_index(app: Flask, answering: Answering, public_url: str, has_fhir: bool
     paths = {
         "discovery": "/cds-services",
         **{f"service {x}": f"/cds-services/{x}" for x in services},
+        **{f"feedback {x}": f"/cds-services/{x}/feedback" for x in services},
         **{f"explanation {x}": f"/explain/{x}" for x in services},
         "topics": "/topics",
         "openapi": "/openapi.json",

@@ -26,6 +26,7 @@ from cds_service.rules import Indicator, Named, Verdict
 from cds_service.terminology import CANONICAL
 
 MOST_SUGGESTIONS = 5
+OVERRIDE_REASONS = f"{CANONICAL}/CodeSystem/override-reasons"
 # Da Vinci Coverage Requirements Discovery, "Linking cards to requests": local references.
 ABOUT_ORDERS = "davinci-associated-resource"
 Uuid = Annotated[str, Meta(extra_json_schema={"format": "uuid"})]
@@ -162,9 +163,10 @@ class CardWriter:
         return suggestions
 
     def _override_reasons(self, card: CardFile) -> list[CardCoding]:
-        system = f"{CANONICAL}/CodeSystem/override-reasons"
         codes = unique((*card.override, *self.content.common_reasons))
-        return [CardCoding(system, x, self.content.override_reasons[x].display) for x in codes]
+        return [
+            CardCoding(OVERRIDE_REASONS, x, self.content.override_reasons[x].display) for x in codes
+        ]
 
 
 def _extension(verdict: Verdict) -> dict[str, list[str]]:

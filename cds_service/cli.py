@@ -1,12 +1,13 @@
-"""The command line: serve, migrate, token, demo, check, evaluate, explain."""
+"""The command line: serve, migrate, token, demo, check, evaluate, explain, report, purge."""
 
 import io
 import json
+import re
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterable
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -51,6 +52,9 @@ def main() -> None:
         group(standalone_mode=True)
     except (ContentError, CannotServe) as error:
         click.echo(f"cds-service: {error}", err=True)
+        sys.exit(2)
+    except StoreDown as error:
+        click.echo(f"cds-service: {error.text} ({error.diagnostics})", err=True)
         sys.exit(2)
 
 
@@ -473,3 +477,76 @@ def _where_no_json(body: bytes) -> str:
 
 def _place(body: bytes, at: int) -> tuple[int, int]:
     return body.count(b"\n", 0, at) + 1, at - body.rfind(b"\n", 0, at)
+
+
+# -- the store ---------------------------------------------------------------------------------
+
+
+def _store(_: click.Context, __: click.Parameter, given: str | None) -> Any:
+    """The store that is meant, not yet reached."""
+    from cds_service.store import Store, checked_url
+
+    try:
+        url = checked_url(given) if given else read_settings().store_url
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+    return Store(url)
+
+
+store_option = click.option(
+    "--store",
+    callback=_store,
+    metavar="URL",
+    help="Which store; by default that of CDS_STORE.",
+)
+
+
+def _age(_: click.Context, __: click.Parameter, given: str) -> timedelta:
+    found = re.fullmatch(r"(\d{1,5})d", given)
+    if found is None:
+        raise click.BadParameter(f"{given}: must be a number of days, such as 730d")
+    return timedelta(days=int(found[1]))
+
+
+@group.command()
+@click.option("--from", "first", type=click.DateTime(["%Y-%m-%d"]), help="The first day (UTC).")
+@click.option("--to", "last", type=click.DateTime(["%Y-%m-%d"]), help="The last day (UTC).")
+@click.option("--format", "form", default="table", type=click.Choice(["table", "csv", "json"]))
+@click.option("--feedback", "exported", is_flag=True, help="Print each item of feedback instead.")
+@click.option("--comments", is_flag=True, help="With --feedback: with what users wrote.")
+@store_option
+def report(
+    first: datetime | None,
+    last: datetime | None,
+    form: str,
+    exported: bool,
+    comments: bool,
+    store: Any,
+) -> None:
+    """Print what became of the cards, by topic and content; no patient is in it."""
+    from cds_service import report as reporting
+
+    if comments and not exported:
+        raise click.UsageError("--comments goes with --feedback.")
+    days = reporting.Days(first and first.date(), last and last.date())
+    store.check()
+    if exported:
+        click.echo(reporting.export(store, days, form, comments))
+    else:
+        click.echo(reporting.counted(store, days, form))
+
+
+@group.command()
+@click.option(
+    "--older-than", "older", required=True, callback=_age, metavar="DAYS", help="Such as 730d."
+)
+@store_option
+def purge(older: timedelta, store: Any) -> None:
+    """Delete cards, feedback, comments, overrides and tallies that are older, and tokens whose time
+    is over.
+    """
+    from cds_service import report as reporting
+
+    store.check()
+    for what, number in reporting.purge(store, datetime.now(UTC), older).items():
+        click.echo(f"{number} {what}")

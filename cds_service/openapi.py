@@ -10,12 +10,25 @@ from cds_service.content import Content, Family
 from cds_service.content_files import Service
 from cds_service.discovery import Discovery
 from cds_service.explanation import ContentUsed, Explanation
+from cds_service.feedback import (
+    LONGEST_COMMENT,
+    LONGEST_ID,
+    LONGEST_SYSTEM,
+    MOST_ITEMS,
+    MOST_SUGGESTIONS,
+    OUTCOMES,
+    FeedbackRequest,
+    FeedbackTaken,
+)
 from cds_service.hook_request import CONTEXTS, HookRequest
 from cds_service.topic_shape import TopicList, TopicPage
 
 Json = dict[str, Any]
 
-_TYPES = (HookRequest, *CONTEXTS.values(), Cards, Explanation, Discovery, TopicList, TopicPage)
+_TYPES = (
+    *(HookRequest, *CONTEXTS.values(), Cards, Explanation, Discovery, TopicList, TopicPage),
+    *(FeedbackRequest, FeedbackTaken),
+)
 _MEDIA_TYPES = ("application/json", "application/fhir+json")
 
 
@@ -81,7 +94,10 @@ _ERRORS = {
     "415": "The body is not declared as JSON.",
     "422": "The body is JSON and breaks CDS Hooks; the diagnostics name the member.",
     "500": "A defect of the server.",
+    "503": "The store cannot be reached; nothing was stored.",
 }
+_OF_CALL = tuple(x for x in _ERRORS if x != "503")
+_OF_FEEDBACK = tuple(x for x in _ERRORS if x != "412")
 _OF_GET = ("403", "500")
 _REQUEST_ID = "X-Request-ID"
 _HEADERS = {
@@ -158,6 +174,54 @@ _ASKED: Mapping[str, Json] = {
         },
     },
 }
+_IN_FEEDBACK: Json = {"type": "string", "pattern": r"^[^\0]*\S[^\0]*$", "maxLength": LONGEST_ID}
+_HEARD: Mapping[str, Json] = {
+    "FeedbackRequest": {
+        "feedback": {
+            "type": "array",
+            "maxItems": MOST_ITEMS,
+            "items": _component("FeedbackItem"),
+        },
+    },
+    "FeedbackItem": {
+        "card": _IN_FEEDBACK,
+        "outcome": {"enum": list(OUTCOMES)},
+        "outcomeTimestamp": {
+            "type": "string",
+            "format": "date-time",
+            "description": "RFC 3339, in any zone; kept in UTC to the microsecond.",
+        },
+    },
+    "AcceptedSuggestion": {"id": _IN_FEEDBACK},
+    "ReasonCoding": {
+        "code": _IN_FEEDBACK,
+        "system": {
+            "type": ["string", "null"],
+            "pattern": r"^[^\0]*$",
+            "maxLength": LONGEST_SYSTEM,
+        },
+    },
+    "OverrideReason": {
+        "userComment": {
+            "type": ["string", "null"],
+            "pattern": r"^[^\0]*$",
+            "maxLength": LONGEST_COMMENT,
+        },
+    },
+}
+_ACCEPTED_NAMES_WHAT: Json = {
+    "if": {"properties": {"outcome": {"const": "accepted"}}},
+    "then": {
+        "required": ["acceptedSuggestions"],
+        "properties": {
+            "acceptedSuggestions": {
+                "type": "array",
+                "minItems": 1,
+                "maxItems": MOST_SUGGESTIONS,
+            }
+        },
+    },
+}
 _TOKEN_NEEDS_SERVER: Json = {
     "if": {
         "required": ["fhirAuthorization"],
@@ -182,10 +246,11 @@ def document(content: Content) -> Json:
 
 def _schemas() -> Json:
     _, found = msgspec.json.schema_components(_TYPES, ref_template=_component("{name}")["$ref"])
-    for name, members in _ASKED.items():
+    for name, members in (*_ASKED.items(), *_HEARD.items()):
         found[name]["properties"] |= members
     found["HookRequest"] |= _TOKEN_NEEDS_SERVER
     found["OrderSelectContext"] |= _BOTH_OR_NONE
+    found["FeedbackItem"] |= _ACCEPTED_NAMES_WHAT
     # CDS Hooks 2.0, "Card Attributes": each of the two requires the other.
     found["Card"]["dependentRequired"] = {
         "suggestions": ["selectionBehavior"],
@@ -205,6 +270,7 @@ def _services(content: Content) -> Json:
         explained = _post(f"explain-{service.id}", f"Why: {service.title}", service, why)
         del explained["responses"]["412"]  # is explained, with 200
         paths[f"/cds-services/{service.id}"] = {"post": called}
+        paths[f"/cds-services/{service.id}/feedback"] = {"post": _feedback(service)}
         paths[f"/explain/{service.id}"] = {"post": explained}
     return paths
 
@@ -254,6 +320,17 @@ def _get(name: str, title: str, schema: Json, *, is_page: bool = False) -> Json:
     return {"operationId": name, "summary": title, "responses": answers}
 
 
+def _feedback(service: Service) -> Json:
+    asked = _content(_component("FeedbackRequest"), _MEDIA_TYPES)
+    taken = _answer("Stored.", _content(_component("FeedbackTaken")))
+    return {
+        "operationId": f"feedback-{service.id}",
+        "summary": f"What became of cards: {service.title}",
+        "requestBody": {"required": True, "content": asked},
+        "responses": {"200": taken, **_errors(_OF_FEEDBACK)},
+    }
+
+
 def _post(name: str, title: str, service: Service, answer: Json) -> Json:
     asked = {
         **_component("HookRequest"),
@@ -266,7 +343,7 @@ def _post(name: str, title: str, service: Service, answer: Json) -> Json:
         "operationId": name,
         "summary": title,
         "requestBody": {"required": True, "content": _content(asked, _MEDIA_TYPES)},
-        "responses": {"200": _answer("OK", _content(answer)), **_errors(_ERRORS)},
+        "responses": {"200": _answer("OK", _content(answer)), **_errors(_OF_CALL)},
     }
 
 

@@ -6,7 +6,7 @@ import hashlib
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -14,14 +14,16 @@ import msgspec
 from msgspec import Struct
 from sqlalchemy import select
 
+from cds_service.clients import Caller
 from cds_service.content import Content, Family, Topic
 from cds_service.content_files import ReasonRow
 from cds_service.dates import as_text
 from cds_service.errors import StoreDown
 from cds_service.facts import Judged, PatientFacts, Problem, surely
+from cds_service.hook_request import Call
 from cds_service.resources import Condition
 from cds_service.rules import Verdict
-from cds_service.store import CARD, OVERRIDE, Store
+from cds_service.store import CARD, OVERRIDE, Store, milliseconds, patient_key, user_key
 
 log = logging.getLogger(__name__)
 OVERRIDDEN, SHOWN_LATELY = "override", "shown-lately"
@@ -99,23 +101,30 @@ def _finding(found: Any) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """Whose card it would be: the keys under which the store knows client, patient and user."""
+    """Whose card it would be, and when: the keys under which the store knows client, patient and
+    user, and milliseconds since 1970.
+    """
 
     issuer: str
     tenant: str
     patient: str
     user: str
+    at: int
 
 
 @dataclass(frozen=True, slots=True)
 class Overrides:
-    """Reads what was set aside; `now` gives milliseconds since 1970."""
+    """Reads what was set aside; `secret` makes the keys of patients and users. Without
+    `with_repeats` a card is shown to the same user as often as it is asked for.
+    """
 
     store: Store
-    now: Callable[[], int]
+    secret: bytes
+    now: Callable[[], datetime]
+    with_repeats: bool = True
 
     def hold_back(
-        self, content: Content, family: Family, facts: PatientFacts, asked: Asked
+        self, content: Content, family: Family, facts: PatientFacts, call: Call, caller: Caller
     ) -> Callable[[Sequence[Verdict]], None]:
         """What suppresses those of the verdicts about to be shown that an override, or having been
         shown lately, silences; without the store nothing does.
@@ -123,12 +132,24 @@ class Overrides:
 
         def hold(verdicts: Sequence[Verdict]) -> None:
             take_fingerprints(family, facts, verdicts)
+            asked = self._asked(call, caller)
             try:
                 self._hold(content, family, facts, asked, verdicts)
             except StoreDown:
                 log.warning("overrides were not read: the store cannot be reached")
 
         return hold
+
+    def _asked(self, call: Call, caller: Caller) -> Asked:
+        issuer, tenant, context = caller.issuer, caller.tenant, call.context
+        server = call.fhir_server or ""
+        return Asked(
+            issuer=issuer,
+            tenant=tenant,
+            patient=patient_key(self.secret, issuer, tenant, server, context.patient_id),
+            user=user_key(self.secret, issuer, tenant, context.user_id),
+            at=milliseconds(self.now()),
+        )
 
     def _hold(
         self,
@@ -144,7 +165,7 @@ class Overrides:
             topic = topics[verdict.topic]
             for one in silenced:
                 until = _held_until(content, family, facts, topic, verdict, one, asked)
-                if until is not None and (until == _FOR_EVER or until > self.now()):
+                if until is not None and (until == _FOR_EVER or until > asked.at):
                     verdict.outcome, verdict.by = "suppressed", OVERRIDDEN
                     verdict.held_because = one.reason
                     verdict.until = "" if until == _FOR_EVER else _day_of(until)
@@ -169,10 +190,10 @@ class Overrides:
     def _hold_repeat(self, family: Family, verdict: Verdict, asked: Asked) -> None:
         """Suppresses a card that the user saw lately about the same numbers."""
         repeats = family.repeats
-        if repeats is None or not asked.user:
+        if repeats is None or not self.with_repeats:
             return
         days = repeats.info_days if verdict.indicator == "info" else repeats.warning_days
-        since = self.now() - days * _DAY
+        since = asked.at - days * _DAY
         shown = select(CARD.c.evidence, CARD.c.issued).where(
             CARD.c.issuer == asked.issuer,
             CARD.c.tenant == asked.tenant,

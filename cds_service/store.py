@@ -7,6 +7,7 @@ import hashlib
 import hmac
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +28,16 @@ from sqlalchemy import (
     inspect,
     text,
 )
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Engine, make_url
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, IntegrityError, SQLAlchemyError
 
 from cds_service.errors import CannotServe, StoreDown
 
 SCHEMA = "0001"  # the newest of migrations/versions
 BUSY_MILLISECONDS = 5000  # how long SQLite waits for another writer
 CONNECT_SECONDS = 3
+SILENT_MILLISECONDS = 10_000  # how long PostgreSQL may leave what was sent without a sign
 
 TABLES = MetaData()
 
@@ -122,7 +125,7 @@ class Store:
     def reading(self) -> Iterator[Connection]:
         """A connection to read with; raises StoreDown when there is none."""
         try:
-            with self._engine.connect() as connection:
+            with self._engine.execution_options(only_reads=True).connect() as connection:
                 yield connection
         except SQLAlchemyError as error:
             raise _down(error) from None
@@ -182,6 +185,29 @@ class Store:
         self._engine.dispose()
 
 
+def insert_into(connection: Connection, table: Table) -> postgresql.Insert | sqlite.Insert:
+    """An insert that can be told what to do about a row that is there already."""
+    if connection.dialect.name == "sqlite":
+        return sqlite.insert(table)
+    return postgresql.insert(table)
+
+
+def checked_url(text: str) -> str:
+    """The URL of a store; raises ValueError, without the URL, for one that is none."""
+    try:
+        kind = make_url(text).get_backend_name()
+    except (ArgumentError, ValueError):
+        kind = ""
+    if kind not in ("sqlite", "postgresql"):
+        raise ValueError("must be a sqlite: or postgresql: URL")
+    return text
+
+
+def milliseconds(at: datetime) -> int:
+    """A moment as the store has it."""
+    return int(at.timestamp() * 1000)
+
+
 def patient_key(secret: bytes, issuer: str, tenant: str, fhir_server: str, patient: str) -> str:
     """What stands for a patient in the store: the same for the same patient of the same client, and
     nothing to anybody without the secret.
@@ -196,29 +222,37 @@ def user_key(secret: bytes, issuer: str, tenant: str, user: str) -> str:
 
 
 def _engine(url: str) -> Engine:
-    parsed = make_url(url)
-    kind = parsed.get_backend_name()
-    if kind == "sqlite":
-        engine = create_engine(parsed, connect_args={"timeout": BUSY_MILLISECONDS / 1000})
+    parsed = make_url(checked_url(url))
+    wait = BUSY_MILLISECONDS / 1000
+    if parsed.get_backend_name() == "sqlite":
+        engine = create_engine(parsed, pool_timeout=wait, connect_args={"timeout": wait})
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
         return engine
-    if kind == "postgresql":
-        parsed = parsed.set(drivername="postgresql+psycopg")
-        arguments = {"connect_timeout": CONNECT_SECONDS}
-        return create_engine(parsed, pool_pre_ping=True, connect_args=arguments)
-    raise ValueError("must be a sqlite: or postgresql: URL")
+    return create_engine(
+        parsed.set(drivername="postgresql+psycopg"),
+        pool_pre_ping=True,
+        pool_timeout=wait,
+        connect_args={
+            "connect_timeout": CONNECT_SECONDS,
+            "tcp_user_timeout": SILENT_MILLISECONDS,
+        },
+    )
 
 
 def _prepare_sqlite(connection: Any, _: object) -> None:
     connection.isolation_level = None  # transactions begin where we say: see _begin_sqlite
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+    pragmas = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON")
+    for pragma in pragmas:
         connection.execute(f"PRAGMA {pragma}")
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    """A writer takes its place in the queue at once; one that first read could only fail."""
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    """A writer takes its place in the queue at once; one that first read could only fail. Who only
+    reads waits for nobody.
+    """
+    reads = connection.get_execution_options().get("only_reads")
+    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
 
 
 def _down(error: SQLAlchemyError) -> StoreDown:

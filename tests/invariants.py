@@ -91,8 +91,15 @@ def _body(method: str, path: str, status: int, kind: str, body: bytes) -> Found:
         yield from _outcome(value)
     elif status != 200:
         yield f"RSP-01 DSC-04 success is {status}"
-    elif path == "/cds-services":
+    else:
+        yield from _answer(path, value)
+
+
+def _answer(path: str, value: Any) -> Found:
+    if path == "/cds-services":
         yield from _discovered(value)
+    elif re.fullmatch("/cds-services/[^/]+/feedback", path):
+        yield from _taken(value)
     elif path.startswith("/cds-services/"):
         yield from violations(value)
     elif path.startswith("/explain/"):
@@ -114,6 +121,14 @@ def _outcome(value: Any) -> Found:
             yield f"ERR-01 {issue!r}"
     if "Traceback" in str(value):
         yield "ERR-04 a stack trace"
+
+
+def _taken(value: Any) -> Found:
+    counts = value.values() if isinstance(value, dict) else ()
+    if len(counts) != 2 or set(value) != {"stored", "repeated"}:
+        yield f"FBK-09 RSP-04 {value!r}"
+    elif not all(isinstance(x, int) and not isinstance(x, bool) and x >= 0 for x in counts):
+        yield f"FBK-09 {value!r}"
 
 
 def _discovered(value: Any) -> Found:

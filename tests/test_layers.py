@@ -26,20 +26,12 @@ ORDER = (
     "evidence",
     *("holdings", "facts", "rules", "orders", "content_files", "content_python", "content_laws"),
     *("content_references", "content"),
-    *(
-        "site",
-        "loading",
-        "overrides",
-        "evaluation",
-        "cards",
-        "explanation",
-        "answering",
-        "discovery",
-    ),
+    *("site", "loading", "overrides", "evaluation", "cards", "issued", "feedback", "explanation"),
+    *("answering", "discovery"),
     *("rule_code", "rule_questions", "topic_shape", "topic_reading", "topics", "topic_pages"),
     *("openapi", "config", "fhir_endpoint", "vignette_rows", "vignette_charts", "vignettes"),
-    *("checking", "outgoing", "terminal_text", "dot_plot", "terminal", "app", "serving"),
-    *("standing", "demonstration", "minting", "cli", "__main__"),
+    *("checking", "outgoing", "terminal_text", "dot_plot", "terminal", "report"),
+    *("app", "serving", "standing", "demonstration", "minting", "cli", "__main__"),
 )
 
 
@@ -216,6 +208,8 @@ ORDINARY = {
     # FHIR and CDS Hooks: types, elements and codes
     *("activity", "acute", "encounter", "family", "history", "quantity", "remission", "repeat"),
     *("result", "specimen", "status", "total"),
+    # SQL
+    "primary",
     # Python and rich
     *("ast", "complete", "function", "lambda", "panel", "raise", "ratio", "union"),
     # this design's own: a delivery of prefetch, orders, variants and words of a card

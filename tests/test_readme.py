@@ -132,14 +132,8 @@ def test_the_settings_are_those_of_the_code_with_their_defaults() -> None:
 
 
 @pytest.mark.parametrize("path", sorted(set(re.findall(r"`(?:GET )?(/[a-z./-]*)`", TEXT))))
-def test_every_path_that_is_named_is_there_or_said_not_to_be(
-    client: FlaskClient, path: str
-) -> None:
-    if path == "/feedback":
-        answer = client.post(f"/cds-services/alp-review{path}", json={})
-        assert answer.status_code == 404 and "`/feedback` answers 404" in TEXT
-    else:
-        assert client.get(path).status_code in (200, 405)  # 405: it is there, and wants a POST
+def test_every_path_that_is_named_is_there(client: FlaskClient, path: str) -> None:
+    assert client.get(path).status_code in (200, 405)  # 405: it is there, and wants a POST
 
 
 @pytest.mark.parametrize("link", re.findall(r"\]\(([^)h][^)]*)\)", TEXT))
