@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import jwt
@@ -240,7 +241,7 @@ def now(seconds: int) -> int:
     return int(time.time()) + seconds
 
 
-def of_main(word: str, **changes: object) -> tuple[str, Callable[[World], str]]:
+def of_main(word: str, **changes: Any) -> tuple[str, Callable[[World], str]]:
     return word, lambda w: token(w.main, claims(MAIN, **changes))
 
 
@@ -575,6 +576,19 @@ def test_a_client_that_retries_may_send_a_token_again_where_that_is_agreed(world
     assert [ask(world.server, given).status_code for _ in range(3)] == [200] * 3
 
 
+@requirement("JWT-12", "ERR-04")
+def test_without_its_store_a_server_takes_no_token_and_says_nothing_of_it(tmp_path: Path) -> None:
+    key = Key()
+    (tmp_path / "keys.json").write_bytes(key_set(key))
+    settings = read_settings(settings_in(tmp_path, [client_row(MAIN, keys="keys.json")]))
+    client = create_app(settings).test_client()  # nobody has made the tables
+    for given, status in ((token(key, claims(MAIN)), 503), (token(Key(), claims(MAIN)), 401)):
+        head = {"Authorization": f"Bearer {given}"}
+        answer = client.post(SERVICE, json=request(), headers=head)
+        assert answer.status_code == status
+        assert "token" not in answer.text.lower() and MAIN not in answer.text
+
+
 def test_what_has_expired_is_forgotten(tmp_path: Path) -> None:
     store = Store(f"sqlite:///{tmp_path}/store.sqlite")
     store.migrate(migrations_dir())
@@ -888,6 +902,14 @@ def test_without_clients_nobody_is_answered_whatever_the_server() -> None:
     client = create_app(Settings()).test_client()
     for path in (SERVICE, EXPLAIN, "/cds-services/none"):
         assert client.post(path, json=request()).data == REFUSED
+
+
+@requirement("SEC-05", "SEC-10")
+def test_every_route_that_takes_a_body_lies_where_a_token_is_asked_for() -> None:
+    app = create_app(Settings())
+    posts = {x.rule for x in app.url_map.iter_rules() if "POST" in (x.methods or ())}
+    assert posts >= {"/cds-services/<service_id>", "/explain/<service_id>"}
+    assert [x for x in posts if not re.match(r"/(cds-services|explain)/", x)] == []
 
 
 def test_the_store_is_made_at_the_start_and_migrated_by_hand(tmp_path: Path) -> None:
