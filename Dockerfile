@@ -18,6 +18,6 @@ EXPOSE 8000
 HEALTHCHECK --interval=30s --timeout=3s --start-period=10s \
     CMD ["python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:8000/livez', timeout=2)"]
 ENTRYPOINT ["cds-service"]
-# Refuses to start without trusted clients, which this version cannot yet be given: --open is loopback only
-# and so of no use in a container. Until then the image serves `check`, `evaluate` and `explain`.
+# Refuses to start without trusted clients (docs/security.md); --open is loopback only and so of no use in
+# a container. `check`, `evaluate` and `explain` need none.
 CMD ["serve", "--host", "0.0.0.0"]

@@ -202,8 +202,10 @@ def _unverified(token: str) -> tuple[_Header, bytes]:
 def _read(decoder: "msgspec.json.Decoder[T]", payload: bytes, word: str) -> T:
     try:
         return decoder.decode(payload)
-    except _UNREADABLE:
+    except msgspec.ValidationError:
         raise _Refused(word) from None
+    except _UNREADABLE:
+        raise _Refused("malformed") from None
 
 
 def _plain(url: str) -> str:

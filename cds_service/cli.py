@@ -117,7 +117,7 @@ def serve(
     """Serve the CDS services."""
     from cds_service.outgoing import check_outgoing
     from cds_service.serving import LOOPBACK, end_when_closed, run
-    from cds_service.standing import opened, trusting
+    from cds_service.standing import missing, opened, trusting
 
     if guarded:
         end_when_closed(sys.stdin.fileno())
@@ -125,6 +125,11 @@ def serve(
     is_open = is_open or settings.open
     if is_open and host not in LOOPBACK:
         raise click.UsageError(f"--open serves loopback only; --host {host} is not.")
+    if not is_open and (lacking := ", ".join(missing(settings))):
+        raise click.UsageError(
+            f"{lacking}: not set, and nobody can be trusted (docs/security.md says how). "
+            "Use --open to serve this machine only, without client authentication."
+        )
     content = _loaded(settings, modes)
     check_outgoing(content)
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -86,6 +86,8 @@ _PAGES = {
 
 _ERRORS = {
     "400": "The body is not one JSON object, or has a name twice.",
+    "401": "No token of a trusted client, made out to this URL and not used before; never of the "
+    "open server, and of discovery only where it is protected.",
     "403": "The open server answers its own machine only.",
     "404": "There is nothing of that name.",
     "405": "Another method than this one.",
@@ -94,11 +96,12 @@ _ERRORS = {
     "415": "The body is not declared as JSON.",
     "422": "The body is JSON and breaks CDS Hooks; the diagnostics name the member.",
     "500": "A defect of the server.",
-    "503": "The store cannot be reached; nothing was stored.",
+    "503": "The store is needed and cannot be reached.",
 }
 _OF_CALL = tuple(x for x in _ERRORS if x != "503")
 _OF_FEEDBACK = tuple(x for x in _ERRORS if x != "412")
 _OF_GET = ("403", "500")
+_OF_PROTECTED = ("401", "503")
 _REQUEST_ID = "X-Request-ID"
 _HEADERS = {
     _REQUEST_ID: {
@@ -108,7 +111,9 @@ _HEADERS = {
         "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"},
     },
     "Allow": {"description": "The methods that are.", "schema": {"type": "string"}},
+    "WWW-Authenticate": {"description": "How to.", "schema": {"const": "Bearer"}},
 }
+_ALSO_SAID = {"401": ("WWW-Authenticate",), "405": ("Allow",)}
 
 # -- what a request must be beyond its types: hook_request asks it -----------------------------
 
@@ -263,7 +268,9 @@ def _schemas() -> Json:
 
 
 def _services(content: Content) -> Json:
-    paths: Json = {"/cds-services": {"get": _get("discover", "Discovery", _component("Discovery"))}}
+    discover = _get("discover", "Discovery", _component("Discovery"))
+    discover["responses"] |= _errors(_OF_PROTECTED)
+    paths: Json = {"/cds-services": {"get": discover}}
     for family, service in content.services():
         cards, why = (_with_cards(x, family) for x in ("Cards", "Explanation"))
         called = _post(f"call-{service.id}", service.title, service, cards)
@@ -353,10 +360,10 @@ def _content(schema: Json, media_types: Iterable[str] = _MEDIA_TYPES[:1]) -> Jso
 
 def _errors(statuses: Iterable[str]) -> Json:
     outcome = _content(_component("OperationOutcome"))
-    return {x: _answer(_ERRORS[x], outcome, allows=x == "405") for x in statuses}
+    return {x: _answer(_ERRORS[x], outcome, _ALSO_SAID.get(x, ())) for x in statuses}
 
 
-def _answer(description: str, content: Json, *, allows: bool = False) -> Json:
-    names = (_REQUEST_ID, "Allow") if allows else (_REQUEST_ID,)
+def _answer(description: str, content: Json, also: tuple[str, ...] = ()) -> Json:
+    names = (_REQUEST_ID, *also)
     headers = {x: {"$ref": f"#/components/headers/{x}"} for x in names}
     return {"description": description, "headers": headers, "content": content}

@@ -339,14 +339,19 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(*arguments: str, at: str = "127.0.0.1", **settings: str) -> Iterator[Running]:
-    """`cds-service serve --open` on a free port, called at a host of a URL; ended by its pid."""
+def running(
+    *arguments: str, at: str = "127.0.0.1", is_open: bool = True, **settings: str
+) -> Iterator[Running]:
+    """`cds-service serve`, open unless told, on a free port, called at a host of a URL; ended by
+    its pid.
+    """
     port = free_port()
+    opened = ("--open",) if is_open else ()
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "output"
         with output.open("wb") as stream:
             process = subprocess.Popen(
-                command("serve", "--open", "--port", str(port), *arguments),
+                command("serve", *opened, "--port", str(port), *arguments),
                 stdout=stream,
                 stderr=subprocess.STDOUT,
                 cwd=ROOT,

@@ -385,7 +385,7 @@ def test_the_open_server_of_the_environment_is_loopback_only_too() -> None:
 
 
 def test_every_command_explains_itself() -> None:
-    for command in ("serve", "demo", "check", "evaluate", "explain"):
+    for command in ("serve", "migrate", "token", "demo", "check", "evaluate", "explain"):
         assert command in run("--help").stdout
         assert run(command, "--help").exit_code == 0
     assert run("--version").exit_code == 0

@@ -305,6 +305,15 @@ def test_what_is_not_there_and_another_method_are_as_described(
     assert "Allow" in document["paths"][path]["post"]["responses"]["405"]["headers"]
 
 
+def test_a_call_without_a_token_is_refused_as_described(document: Json) -> None:
+    trusting = create_app(Settings(protect_discovery=True), now=now).test_client()
+    for path, method in ((SERVICE, "post"), (EXPLAIN, "post"), ("/cds-services", "get")):
+        answer = trusting.open(path, method=method)
+        assert answer.status_code == 401
+        check(document, answer, path, method)
+        assert answer.headers["WWW-Authenticate"] == "Bearer"
+
+
 def test_a_stranger_is_refused_on_every_path_as_described(
     client: FlaskClient, document: Json
 ) -> None:
