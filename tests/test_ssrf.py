@@ -29,12 +29,13 @@ from cds_service.errors import CdsError
 from cds_service.fhir_client import FhirClient
 from cds_service.fhir_endpoint import FhirEndpoint, FixturePatient
 from cds_service.loading import load_content
-from tests.exchanges import EXPLAIN, GRANT, SERVICE, Json, now
+from tests.exchanges import EXPLAIN, GRANT, SERVICE, TODAY, Json, now
 from tests.invariants import cards_of
 from tests.loopback import (
     FhirServer,
     certificate_for,
     counting,
+    ended,
     links_to,
     proxying,
     redirects_to,
@@ -332,6 +333,14 @@ def test_an_address_that_may_not_be_called_is_skipped_for_one_that_may(
     told = asking.told(lacking(whole, hospital.fhir.base))
     assert (told.status, told.cards) == (200, ("lowAlpPersistent warning",))
     assert set(dialled) == {("127.0.0.1", hospital.port)}
+
+
+def test_an_address_where_nobody_listens_is_passed_over(
+    ask: Ask, whole: Whole, hospital: Secured, certificate: Path
+) -> None:
+    listed = Server(hospital.fhir.base, (ip_network("127.0.0.0/8"),))
+    asking = ask(listed, resolve=names(["127.0.0.9", "127.0.0.1"]), ca_file=certificate)
+    assert asking.told(lacking(whole, hospital.fhir.base)).status == 200
 
 
 # -- names that change -------------------------------------------------------------------------
@@ -649,6 +658,24 @@ def test_the_proxy_of_the_settings_is_used_by_the_server_that_is_started(
             answer = requests.post(f"{here.url}{SERVICE}", json=body, timeout=20)
             assert answer.status_code == 200 and answer.json()["cards"]
         assert asked and not [x for x in asked if NAME not in x]
+
+
+def test_the_command_line_reads_through_the_proxy_with_the_bundle_too(
+    whole: Whole, hospital: Secured, certificate: Path, tmp_path: Path
+) -> None:
+    request = tmp_path / "request.json"
+    request.write_text(json.dumps(lacking(whole, hospital.fhir.base)))
+    with proxying(hospital.port) as (proxy, asked):
+        done = ended(
+            *("evaluate", str(request), "--fetch", "--as-of", str(TODAY)),
+            CDS_FHIR_SERVERS=hospital.fhir.base,
+            CDS_FETCH_SECONDS="10",
+            CDS_CA_BUNDLE=str(certificate),
+            CDS_HTTPS_PROXY=proxy,
+        )
+    assert done.returncode == 0, done.stderr
+    assert cards_of(json.loads(done.stdout)) == ("lowAlpPersistent warning",)
+    assert asked
 
 
 def test_no_proxy_that_fails_is_gone_round(
