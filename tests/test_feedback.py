@@ -19,7 +19,7 @@ from sqlalchemy import Table, select
 
 from cds_service.cards import OVERRIDE_REASONS
 from cds_service.clients import ANYBODY, Caller
-from cds_service.errors import StoreDown
+from cds_service.errors import BrokenRequest, StoreDown
 from cds_service.feedback import Feedback, parse_feedback
 from cds_service.issued import IssuedCards
 from cds_service.store import CARD, CHARTS_SEEN, COMMENT, FEEDBACK, OVERRIDE, TABLES, Store
@@ -27,6 +27,7 @@ from tests.databases import Databases, opened
 from tests.exchanges import SERVICE, Json, now, request
 from tests.invariants import faults
 from tests.loopback import Running, running, wait_until
+from tests.test_openapi import holds
 
 requirement = pytest.mark.requirement
 PATH = f"{SERVICE}/feedback"
@@ -562,3 +563,38 @@ def test_moments_sort_as_their_texts_do() -> None:
     read = [x.at for x in parse_feedback(said(*(item("x", outcomeTimestamp=t) for t in given)))]
     assert read == sorted(read)
     assert [datetime.fromisoformat(x).second for x in read] == [7, 7, 8]
+
+
+# -- the description ---------------------------------------------------------------------------
+
+BODIES: list[Any] = [
+    {"feedback": []},
+    {"feedback": [accepted("x"), overridden("y", "later", HERE)]},
+    {"feedback": [item("x", overrideReasons={"userComment": HERE, "extension": {"a": 1}})]},
+    {"feedback": [item("x", overrideReason={"reason": {"code": "c", "system": None}})]},
+    {"feedback": [item("x", overrideReason=None, acceptedSuggestions=None)]},
+    *([item("x")], {}, {"feedback": item("x")}),
+    *({"feedback": [{**item("x"), "card": x}]} for x in WRONG["card"]),
+    *({"feedback": [{**item("x"), "outcome": x}]} for x in WRONG["outcome"]),
+    {"feedback": [item("x", outcome="accepted")]},
+    {"feedback": [item("x", outcome="accepted", acceptedSuggestions=[])]},
+    {"feedback": [item("x", outcome="accepted", acceptedSuggestions=[{"id": " "}])]},
+    {"feedback": [item("x", overrideReason={"reason": {}})]},
+    {"feedback": [item("x", overrideReason={"userComment": "x" * 4001})]},
+    {"feedback": [item("x", overrideReason={"userComment": "x\0"})]},
+    {"feedback": [item(str(n)) for n in range(1001)]},
+]
+
+
+@pytest.mark.parametrize("body", BODIES, ids=lambda x: json.dumps(x)[:60])
+def test_the_description_allows_what_is_taken_and_nothing_else(client: Any, body: Any) -> None:
+    document = client.get("/openapi.json").get_json()
+    described = document["paths"][PATH]["post"]
+    [schema] = [x["schema"] for x in described["requestBody"]["content"].values()][:1]
+    try:
+        parse_feedback(json.dumps(body).encode())
+    except BrokenRequest:
+        assert holds(document, schema, body)
+    else:
+        assert holds(document, schema, body) == []
+    assert {"200", "422", "503"} <= set(described["responses"])
