@@ -30,8 +30,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--rounds",
         type=int,
-        default=3,
-        help="How often workers and servers are killed under load, on each kind of store.",
+        default=5,
+        help="How many servers are killed under load, each after some of its workers.",
     )
 
 
