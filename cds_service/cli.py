@@ -487,15 +487,16 @@ def _place(body: bytes, at: int) -> tuple[int, int]:
 # -- the store ---------------------------------------------------------------------------------
 
 
-def _store(_: click.Context, __: click.Parameter, given: str | None) -> Any:
-    """The store that is meant, not yet reached."""
-    from cds_service.store import Store, checked_url
+def _store(context: click.Context, _: click.Parameter, given: str | None) -> Any:
+    """The store that is meant, not yet reached, until the command ends."""
+    from cds_service.store import Store
 
     try:
-        url = checked_url(given) if given else read_settings().store_url
+        store = Store(given or read_settings().store_url)
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
-    return Store(url)
+    context.call_on_close(store.close)
+    return store
 
 
 store_option = click.option(

@@ -179,7 +179,11 @@ _ASKED: Mapping[str, Json] = {
         },
     },
 }
-_IN_FEEDBACK: Json = {"type": "string", "pattern": r"^[^\0]*\S[^\0]*$", "maxLength": LONGEST_ID}
+_IN_FEEDBACK: Json = {
+    "type": "string",
+    "pattern": r"^[^\0]*[^\s\0][^\0]*$",
+    "maxLength": LONGEST_ID,
+}
 _HEARD: Mapping[str, Json] = {
     "FeedbackRequest": {
         "feedback": {

@@ -16,6 +16,7 @@ from werkzeug.test import TestResponse
 from cds_service.app import create_app
 from cds_service.config import Settings, fixtures_dir
 from cds_service.fhir_endpoint import FhirEndpoint, FixturePatient, load_patients
+from tests.databases import KINDS, Cluster, Databases, cluster
 from tests.exchanges import TODAY, now, resolved
 from tests.invariants import faults
 from tests.loopback import FhirServer, serving
@@ -23,6 +24,15 @@ from tests.loopback import FhirServer, serving
 PATIENTS = fixtures_dir() / "patients"
 NAMES = sorted(path.stem for path in PATIENTS.glob("*.json"))
 _ROW = re.compile(r"[A-Z]{3}-\d\d\Z")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--rounds",
+        type=int,
+        default=5,
+        help="How many servers are killed under load, each after some of its workers.",
+    )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -155,3 +165,21 @@ def whole(patients: dict[str, FixturePatient], templates: dict[str, str]) -> Who
         return body
 
     return make
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[Cluster]:
+    """A PostgreSQL cluster of the tests' own; skips where there is no PostgreSQL."""
+    with cluster() as started:
+        yield started
+
+
+@pytest.fixture(scope="session", params=KINDS)
+def databases(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Databases:
+    """Databases of each kind, one after the other."""
+    folder = tmp_path_factory.mktemp("stores")
+    if request.param == "sqlite":
+        return Databases("sqlite", folder)
+    return Databases("postgresql", folder, request.getfixturevalue("postgresql"))
