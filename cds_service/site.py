@@ -41,7 +41,9 @@ class Site:
         return ContentError(self.name, key, why)
 
     def _note(self, key: str, shipped: str, here: str) -> None:
-        self.overrides.append(Override(key, shipped, here))
+        made = Override(key, shipped, here)
+        if made not in self.overrides:  # a shared limit is read for each family
+            self.overrides.append(made)
 
     def value_set(self, shipped: ValueSet) -> ValueSet:
         """The set with the site's local codes and texts."""

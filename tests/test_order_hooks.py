@@ -4,7 +4,6 @@ order on the card.
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,6 @@ from tests.exchanges import (
     ago,
     alp,
     bundle,
-    calling,
     draft,
     drafted,
     drop,
@@ -1025,10 +1023,3 @@ def test_an_order_may_say_itself_what_it_is_for(client: FlaskClient) -> None:
     ):
         orders = [draft() | reason, *([more] if more else [])]
         assert answered(client, signing(*orders), SIGN) == {"cards": []}, reason
-
-
-def test_every_listed_hook_has_a_good_request() -> None:
-    assert [calling(x)["hook"] for x in ("patient-view", "order-select", "order-sign")] == [
-        *("patient-view", "order-select", "order-sign")
-    ]
-    assert deepcopy(calling("order-sign")) == calling("order-sign")

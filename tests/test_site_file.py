@@ -275,6 +275,12 @@ def test_today_is_the_day_at_the_site(at: At, zone: str, day: str) -> None:
         ("[limits]\nrepeat_after = 45", "limits.repeat_after", "30 d", "45 d"),
         ('[modes]\nlowAlpPersistent = "off"', "modes.lowAlpPersistent", "on", "off"),
         (
+            '[modes]\nantiresorptiveWithHypophosphatasia = "off"',
+            "modes.antiresorptiveWithHypophosphatasia",
+            "on",
+            "off",
+        ),
+        (
             '[labels]\nggt = "Gamma-GT"',
             "labels.ggt",
             "Order GGT (gamma-glutamyl transferase)",

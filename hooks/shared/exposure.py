@@ -147,6 +147,7 @@ def unexposed_readings(patient: PatientFacts) -> list[Reading]:
     if not patient.is_answered("drugs"):
         patient.remark("drugs_unknown")
     readings = low_rule_readings(patient)
+    patient.use(*(x for x in drugs if any(_covers(patient, x, one.moment) for one in readings)))
     return [x for x in readings if not any(_covers(patient, drug, x.moment) for drug in drugs)]
 
 
