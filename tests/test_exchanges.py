@@ -23,7 +23,7 @@ NAMES = sorted(path.name for path in EXCHANGES.iterdir())
 @cache
 def client(day: date) -> FlaskClient:
     noon = datetime(day.year, day.month, day.day, 12, tzinfo=UTC)
-    return create_app(Settings(), now=lambda: noon).test_client()
+    return create_app(Settings(open=True), now=lambda: noon).test_client()
 
 
 def about(name: str) -> dict[str, Any]:

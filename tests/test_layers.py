@@ -216,7 +216,6 @@ ORDINARY = {
     *("delivery", "explanation", "order", "share", "variant", "whole", "words"),
     # plain English
     *("another", "count", "lower", "multi", "multiple", "other", "positive", "present", "right"),
-    "primary",  # SQL's keys
 }
 
 

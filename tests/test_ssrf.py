@@ -610,7 +610,7 @@ def test_a_bundle_of_authorities_is_read_by_the_server_that_is_started(
             "CDS_FETCH_SECONDS": "10",
             "CDS_CA_BUNDLE": str(certificate),
         }
-        with running(**settings) as here:
+        with running(is_open=True, **settings) as here:
             answer = requests.post(f"{here.url}{SERVICE}", json=body, timeout=20)
             assert answer.status_code == 200 and answer.json()["cards"]
 
