@@ -4,13 +4,12 @@ Answers do not wait for it: one thread of each worker writes what has come toget
 """
 
 import logging
+import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from threading import Event, Lock, Thread, main_thread
-from time import monotonic
+from threading import Lock, Thread, main_thread
 from typing import Any
 from uuid import uuid4
 
@@ -117,7 +116,6 @@ class IssuedCards:
     _charts: Counter[_Chart] = field(default_factory=Counter)
     _waiting: Lock = field(default_factory=Lock)
     _writing: Lock = field(default_factory=Lock)
-    _ended: Event = field(default_factory=Event)
     _writer: Thread | None = None
     _failed: float = 0.0
 
@@ -139,7 +137,7 @@ class IssuedCards:
 
     def flush(self) -> None:
         """Writes what waits; raises StoreDown, and then it waits on."""
-        asked = monotonic()
+        asked = time.monotonic()
         with self._writing:
             if self._failed > asked:  # while this one stood in line; the next would wait as long
                 raise StoreDown("The store cannot be reached.")
@@ -150,7 +148,7 @@ class IssuedCards:
                 if charts:
                     self._write(cards, charts)
             except StoreDown:
-                self._failed = monotonic()
+                self._failed = time.monotonic()
                 with self._waiting:
                     later, self._cards = self._cards, cards
                     self._take(later)
@@ -165,11 +163,11 @@ class IssuedCards:
                 _count(connection, chart, times)
 
     def _write_on(self) -> None:
-        works = True
-        while main_thread().is_alive() and not self._ended.wait(SECONDS_TO_WAIT):
+        works, goes_on = True, True
+        while goes_on:
+            time.sleep(SECONDS_TO_WAIT)
+            goes_on = main_thread().is_alive()  # asked before the last cards are written
             works = self._write_and_say(works)
-        with suppress(StoreDown):
-            self.flush()
 
     def _write_and_say(self, worked: bool) -> bool:
         """Whether the store took it; what changes is logged."""
@@ -182,12 +180,6 @@ class IssuedCards:
         if not worked:
             log.warning("cards issued are written again; %d were dropped so far", self.dropped)
         return True
-
-    def end(self) -> None:
-        """Writes what waits and ends the thread."""
-        self._ended.set()
-        if self._writer is not None:
-            self._writer.join()
 
 
 def _count(connection: Connection, chart: _Chart, times: int) -> None:

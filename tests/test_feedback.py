@@ -475,14 +475,16 @@ def _insert(store: Store, *cards: Json) -> None:
 
 def test_only_cards_of_the_same_issuer_and_tenant_are_acted_on(store: Store) -> None:
     mine, other = Caller("https://ehr.example", "north"), Caller("https://ehr.example", "south")
+    stranger = Caller("https://other.example", "north")
     _insert(store, _card("mine", mine), _card("other", other), _card("shade", mine, shadow=True))
+    _insert(store, _card("strange", stranger))
     feedback = Feedback(store, IssuedCards(store, b"s" * 32), now)
-    cards = ("mine", "other", "shade")
+    cards = ("mine", "other", "shade", "strange")
     taken = feedback.take("alp-review", said(*map(overridden, cards)), mine)
-    assert (taken.stored, taken.repeated) == (3, 0)
+    assert (taken.stored, taken.repeated) == (4, 0)
     assert [(x["card"], x["tenant"]) for x in rows(store, OVERRIDE)] == [("mine", "north")]
     again = feedback.take("alp-review", said(*map(overridden, cards)), other)
-    assert (again.stored, again.repeated) == (3, 0)  # the same words of somebody else
+    assert (again.stored, again.repeated) == (4, 0)  # the same words of somebody else
     assert [x["card"] for x in rows(store, OVERRIDE, tenant="south")] == ["other"]
 
 
@@ -493,6 +495,21 @@ def test_a_card_that_another_worker_is_about_to_write_is_found(store: Store) -> 
     feedback.take("alp-review", said(overridden("late")), ANYBODY)
     late.join()
     assert [x["card"] for x in rows(store, OVERRIDE)] == ["late"]
+
+
+def test_a_card_that_waits_in_this_worker_is_written_before_it_is_looked_for(store: Store) -> None:
+    issued = IssuedCards(store, b"s" * 32)
+    issued._take([_card("waiting")])  # and no thread that would write it
+    issued._charts[("2026-01-01", "", "s", "c")] += 1
+    Feedback(store, issued, now).take("alp-review", said(overridden("waiting")), ANYBODY)
+    assert [x["card"] for x in rows(store, OVERRIDE)] == ["waiting"]
+
+
+def test_a_card_that_was_set_aside_and_accepted_at_once_is_one_override(store: Store) -> None:
+    _insert(store, _card("both"))
+    feedback = Feedback(store, IssuedCards(store, b"s" * 32), now)
+    feedback.take("alp-review", said(overridden("both", "later"), accepted("both")), ANYBODY)
+    assert [x["reason"] for x in rows(store, OVERRIDE)] == ["later"]
 
 
 # -- the store is down -------------------------------------------------------------------------
@@ -547,6 +564,24 @@ def test_cards_that_find_no_room_while_the_store_is_down_are_counted(tmp_path: P
         with pytest.raises(StoreDown):
             issued.flush()
         assert (len(issued._cards), issued.dropped, issued._charts.total()) == (2000, 15, 1)
+
+
+def test_cards_issued_while_others_could_not_be_written_wait_with_them(tmp_path: Path) -> None:
+    url = Databases("sqlite", tmp_path).migrated()
+    with opened(url) as store, closing(sqlite3.connect(url[10:], isolation_level=None)) as other:
+        issued = IssuedCards(store, b"s" * 32)
+        issued._take([_card("first")])
+        issued._charts[("2026-01-01", "", "s", "c")] += 1
+        other.execute("BEGIN IMMEDIATE")
+        late = Timer(1, issued._take, ([_card("later")],))
+        late.start()
+        with pytest.raises(StoreDown):
+            issued.flush()
+        late.join()
+        other.execute("ROLLBACK")
+        issued.flush()
+        assert [x["id"] for x in rows(store, CARD)] == ["first", "later"]
+        assert [x["count"] for x in rows(store, CHARTS_SEEN)] == [1]
 
 
 def test_a_server_started_without_a_store_says_so(client: Any) -> None:

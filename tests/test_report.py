@@ -112,7 +112,7 @@ def test_of_each_card_the_last_outcome_counts_and_silence_is_no_refusal(kept: Ke
     kept.issue("2026-01-01", "o1", topic="t2", content="d" * 64)
     kept.hear(
         "2026-01-02",
-        aside("c0", "2026-01-01T10:00", "later"),
+        aside("c0", "2026-01-01T10:00", "taken-back"),
         accepted("c0", "2026-01-01T11:00"),
         accepted("c1", "2026-01-01T11:00"),
         accepted("c1", "2026-01-01T11:00", "s2"),

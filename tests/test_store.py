@@ -25,7 +25,7 @@ from cds_service.store import (
     patient_key,
     user_key,
 )
-from tests.databases import Databases, opened
+from tests.databases import Cluster, Databases, opened
 from tests.loopback import free_port
 
 SECRET = b"s" * 32
@@ -129,6 +129,20 @@ def _down_within(seconds: float, store: Store) -> StoreDown:
 def test_a_database_that_does_not_listen_is_down_at_once() -> None:
     with opened(f"postgresql://cds:hidden@127.0.0.1:{free_port()}/cds") as store:
         assert "hidden" not in str(_down_within(5, store))
+
+
+def test_after_a_restart_of_postgresql_the_first_write_succeeds(postgresql: Cluster) -> None:
+    url = Databases("postgresql", postgresql.folder, postgresql).migrated()
+    with opened(url) as store:
+        assert store.use_token("a", "before", 1)
+        postgresql.stop()
+        postgresql.start()
+        assert store.use_token("a", "after", 1)
+        postgresql.stop()
+        _down_within(5, store)
+        postgresql.start()
+        assert store.use_token("a", "after both", 1)
+        assert _tokens(store) == 3
 
 
 def test_a_file_that_cannot_be_opened_is_down(tmp_path: Path) -> None:
