@@ -136,7 +136,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 def desk(store: Store) -> Iterator[Desk]:
     found = Desk(store)
     yield found
-    found.issued.end()
+    found.issued.flush()
 
 
 # -- for how long ------------------------------------------------------------------------------
@@ -379,7 +379,7 @@ def test_the_same_user_is_not_shown_the_same_card_again_for_a_while(store: Store
     assert LOW in desk.cards(request(MILD, result("6768-6", 30, "U/L", 1)))
     desk.day = 14
     assert LOW in desk.cards(body)
-    desk.issued.end()
+    desk.issued.flush()
 
 
 def test_a_warning_is_shown_again_the_next_day_and_an_order_every_time(store: Store) -> None:
@@ -393,7 +393,7 @@ def test_a_warning_is_shown_again_the_next_day_and_an_order_every_time(store: St
     assert LOW not in desk.cards(body)
     desk.day = 1
     assert LOW in desk.cards(body)
-    desk.issued.end()
+    desk.issued.flush()
 
 
 # -- the store ---------------------------------------------------------------------------------
