@@ -355,7 +355,8 @@ def running(
                 stdout=stream,
                 stderr=subprocess.STDOUT,
                 cwd=ROOT,
-                env=clean_environment(**settings),
+                # What it leaves behind when it is killed goes with the folder.
+                env=clean_environment(**settings) | {"TMPDIR": folder},
             )
         server = Running(f"http://{at}:{port}", port, process, output)
         try:

@@ -6,10 +6,12 @@ import json
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from random import sample
 from threading import Timer
 from typing import Any
 
@@ -326,6 +328,16 @@ def test_a_thousand_items_are_taken_and_one_more_is_not(served: Served) -> None:
     thousand = [accepted(f"of many {n}") for n in range(1000)]
     assert served.takes(*thousand) == (1000, 0)
     assert "1000" in served.refuses(said(*thousand, accepted("one more")))
+
+
+@requirement("FBK-07")
+def test_many_who_report_the_same_at_once_are_all_answered(served: Served) -> None:
+    items = [overridden(f"at once {n}", comment=HERE) for n in range(200)]
+    orders = [sample(items, len(items)) for _ in range(8)]
+    with ThreadPoolExecutor(len(orders)) as threads:
+        taken = [*threads.map(lambda order: served.takes(*order), orders)]
+    assert sum(stored for stored, _ in taken) == len(items)
+    assert sum(repeated for _, repeated in taken) == 7 * len(items)
 
 
 @requirement("FBK-12")
