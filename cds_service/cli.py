@@ -134,6 +134,8 @@ def serve(
     check_outgoing(content)
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     environ = _worker_settings(settings, url, modes, with_fixtures, page_size)
+    # Until granian looks after signals: what is temporary ends with a server that is stopped.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     with opened(settings) if is_open else trusting(settings) as trust:
         _show_content(content)
         for line in trust.says:

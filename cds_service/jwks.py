@@ -105,10 +105,11 @@ def _operations(jwk: Mapping[str, Any]) -> Sequence[Any]:
 
 def _algorithms(jwk: Mapping[str, Any]) -> frozenset[str]:
     """What a key may be used with: by its type and curve, and by the one that it may name."""
+    curve = jwk.get("crv")
     if jwk.get("kty") == "RSA":
         able = _OF_RSA
-    elif jwk.get("kty") == "EC" and jwk.get("crv") in _OF_CURVE:
-        able = frozenset((_OF_CURVE[jwk["crv"]],))
+    elif jwk.get("kty") == "EC" and isinstance(curve, str) and curve in _OF_CURVE:
+        able = frozenset((_OF_CURVE[curve],))
     else:
         raise _Refused("is of no known type")
     usable = able & {jwk["alg"]} if isinstance(jwk.get("alg"), str) else able

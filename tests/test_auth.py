@@ -6,9 +6,12 @@ import hashlib
 import hmac
 import json
 import re
+import shutil
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +22,9 @@ import jwt
 import pytest
 import requests
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from hypothesis import given as for_each
+from hypothesis import settings
+from hypothesis import strategies as st
 
 from cds_service.app import create_app
 from cds_service.auth import Authenticator
@@ -792,6 +798,64 @@ def test_a_key_that_must_not_sign_is_left_out_and_named(members: Json, why: str)
     assert len(found.keys) == 1
     [said] = found.refused
     assert said.startswith("key 1 ") and why in said
+
+
+TEXTS = ("", "a", "AQAB", "====", "\0", "é", "P-384", "RSA", "EC", "oct", "RS384", "ES384", "sig")
+ODD = st.sampled_from([*TEXTS, None, True, 0, 1.5, [], ["a"], {}, {"a": 1}])
+SOME_KEYS = (Key().public, Key("RS384").public)
+MEMBERS = st.sampled_from([*SOME_KEYS[0], *SOME_KEYS[1], "key_ops", "d"])
+
+
+@settings(deadline=None)  # others use this machine too
+@for_each(st.sampled_from(SOME_KEYS), st.dictionaries(MEMBERS, ODD, min_size=1, max_size=3))
+def test_a_key_of_whatever_members_is_read_or_left_out(key: Json, members: Json) -> None:
+    found = read_key_set(key_set({**key, **members}))
+    assert len(found.keys) + len(found.refused) == 1
+
+
+HEADER = st.sampled_from(["alg", "typ", "kid", "jku", "jwk", "crit", "b64"])
+CLAIM = st.sampled_from(["iss", "aud", "exp", "iat", "nbf", "jti", "tenant"])
+HUGE = st.sampled_from([10**400, -(10**400), 1e308, "x" * 5000])
+
+
+@pytest.fixture(scope="module")
+def trust(tmp_path_factory: pytest.TempPathFactory) -> tuple[Key, Authenticator]:
+    key = Key()
+    store = Store(f"sqlite:///{tmp_path_factory.mktemp('odd')}/store.sqlite")
+    store.migrate(migrations_dir())
+    client = Client(MAIN, MAIN, keys=read_key_set(key_set(key)))
+    return key, Authenticator([client], [BASE], store, lambda: datetime.now(UTC), Ways())
+
+
+@requirement("ERR-08", "JWT-16")
+@settings(deadline=None)  # others use this machine too
+@for_each(
+    st.dictionaries(HEADER, ODD | HUGE, max_size=2), st.dictionaries(CLAIM, ODD | HUGE, max_size=2)
+)
+def test_a_token_of_whatever_header_and_claims_is_taken_or_refused(
+    trust: tuple[Key, Authenticator], header: Json, said: Json
+) -> None:
+    key, authenticator = trust
+    message = part({**key.header, **header}) + b"." + part({**claims(MAIN), **said})
+    signed = message + b"." + part(key.sign(message, "ES384"))
+    with suppress(NotAuthenticated):
+        assert authenticator.caller(f"Bearer {signed.decode()}", SERVICE).issuer == MAIN
+
+
+def test_keys_over_https_are_read_from_who_can_show_a_certificate(tmp_path: Path) -> None:
+    if (openssl := shutil.which("openssl")) is None:
+        pytest.skip("openssl is not installed")
+    curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    name = ["-subj", "/CN=test", "-addext", "subjectAltName=IP:127.0.0.1"]
+    files = ["-keyout", "key.pem", "-out", "cert.pem"]
+    command = [openssl, "req", "-x509", *curve, *name, *files]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=20)
+    with publishing(tmp_path / "cert.pem", tmp_path / "key.pem") as keys:
+        url = keys.publish("/k", Key(kid="1"))
+        assert url.startswith("https://")
+        assert PublishedKeys(url, Ways()).with_key("1").keys == ()
+        assert keys.hits["/k"] == 0
+        assert PublishedKeys(url, Ways(tmp_path / "cert.pem")).with_key("1").has("1")
 
 
 def test_a_short_rsa_key_is_left_out() -> None:

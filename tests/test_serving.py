@@ -170,6 +170,28 @@ def test_workers_end_when_their_server_is_killed() -> None:
         wait_until(lambda: all(map(has_ended, workers)), "a worker outlives its server")
 
 
+@pytest.mark.parametrize("early", [True, False])
+def test_what_is_temporary_ends_with_an_open_server(tmp_path: Path, early: bool) -> None:
+    said = tmp_path / "output"
+    with said.open("wb") as stream:
+        process = subprocess.Popen(
+            command("serve", "--open", "--port", str(free_port())),
+            stdout=stream,
+            cwd=ROOT,
+            env=clean_environment(TMPDIR=str(tmp_path)),
+        )
+    try:
+        wait_until(lambda: any(tmp_path.glob("cds-service-*")), "there is no temporary folder")
+        if not early:
+            wait_until(lambda: "/cds-services" in said.read_text("utf-8"), "it does not serve")
+        process.terminate()
+        process.wait(20)
+        assert list(tmp_path.glob("cds-service-*")) == []
+    finally:
+        process.kill()
+        process.wait(20)
+
+
 # -- the demo ----------------------------------------------------------------------------------
 
 

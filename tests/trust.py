@@ -3,6 +3,7 @@ product that trusts them, in a process of its own.
 """
 
 import json
+import ssl
 import threading
 import time
 from collections import Counter
@@ -120,10 +121,16 @@ class Publishing(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def publishing() -> Iterator[KeyServer]:
+def publishing(certificate: Path | None = None, key: Path | None = None) -> Iterator[KeyServer]:
+    """A server of keys until the end of the block; over TLS where it has a certificate."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
+    if certificate is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate, key)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+    scheme = "http" if certificate is None else "https"
     server.daemon_threads, server.block_on_close = True, False
-    keys = KeyServer(f"http://127.0.0.1:{server.server_address[1]}")
+    keys = KeyServer(f"{scheme}://127.0.0.1:{server.server_address[1]}")
     server.RequestHandlerClass = partial(Publishing, keys)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
