@@ -24,6 +24,7 @@ LEEWAY = 60  # seconds that clocks may differ; the Sandbox rounds iat up
 MAX_AGE = 24 * 3600
 MAX_TOKEN = 16_000  # characters
 SECONDS_BETWEEN_SWEEPS = 600
+_TENANT = re.compile(r"[^\x00-\x1f\x7f]{1,255}\Z")  # it is in an index of the store
 _BEARER = re.compile(r"bearer +([\w.~+/=-]+)\Z", re.IGNORECASE | re.ASCII)
 T = TypeVar("T")
 log = logging.getLogger("cds_service")
@@ -105,6 +106,8 @@ class Authenticator:
             self._check_times(claims, client)
             self._check_audience(claims, client, path)
             if client.tenants and claims.tenant not in client.tenants:
+                raise _Refused("tenant")
+            if claims.tenant is not None and not _TENANT.match(claims.tenant):
                 raise _Refused("tenant")
             self._use_up(claims, client)
         except _Refused as refused:

@@ -335,6 +335,8 @@ BAD: dict[str, tuple[str, Callable[[World], str]]] = {
         "tenant", lambda w: token(w.other, claims(OTHER))
     ),
     "JWT-13 a tenant that is no text": of_main("claims", tenant=["north"]),
+    "JWT-13 a tenant with a sign that no store can hold": of_main("tenant", tenant="a\0b"),
+    "JWT-13 a tenant of 256 letters": of_main("tenant", tenant="x" * 256),
     "JWT-14 a start in an hour": bad(
         "not-yet", lambda w: token(w.main, claims(MAIN, nbf=now(3600)))
     ),
