@@ -87,14 +87,7 @@ def create_app(
     """
     content = load_content(settings.hooks_dir, settings.site_file, settings.topic_modes)
     clients = _trusted(settings)
-    fetcher = FhirClient(
-        {
-            "": open_servers(settings.fhir_servers) if settings.open else (),
-            **{x.issuer: x.fhir_servers for x in clients},
-        },
-        ca_file=settings.ca_bundle,
-        https_proxy=settings.https_proxy,
-    )
+    fetcher = _fetcher(settings, clients)
     issued = _issued(settings)
     answering = Answering(
         content,
@@ -118,6 +111,14 @@ def create_app(
     _add_index(app, answering, settings.public_url, demo is not None)
     _add_errors(app)
     return app
+
+
+def _fetcher(settings: Settings, clients: tuple[Client, ...]) -> FhirClient:
+    """Reads for each client its own FHIR servers; the open server those of the settings."""
+    servers = {x.issuer: x.fhir_servers for x in clients}
+    if settings.open:
+        servers[""] = open_servers(settings.fhir_servers)
+    return FhirClient(servers, ca_file=settings.ca_bundle, https_proxy=settings.https_proxy)
 
 
 def _issued(settings: Settings) -> IssuedCards | None:

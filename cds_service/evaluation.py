@@ -66,8 +66,7 @@ def review(
     _yield_to_others(family, content.modes, verdicts)
     for verdict in finished:
         _suppress(verdict, DONE_OR_ORDERED)
-    shown = [x for x in verdicts if x.outcome == "fired"]
-    if hold_back is not None and shown:
+    if hold_back is not None and (shown := [x for x in verdicts if x.outcome == "fired"]):
         hold_back(shown)
     _keep_the_most_urgent(family, verdicts)
     return Review(family, facts, tuple(verdicts))

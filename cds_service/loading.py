@@ -28,6 +28,7 @@ from cds_service.content_files import (
     MeasureRow,
     NegationFile,
     OrderRow,
+    Precedence,
     PrefetchRow,
     ReasonRow,
     SharedWords,
@@ -226,12 +227,7 @@ class _Loader:
         topics = self._topics(folder, found, {key.name for key in keys})
         definitions = self._module("shared.definitions")
         holds = tuple((hold, self._hold(file, hold, definitions, topics)) for hold in found.hold)
-        for suppressor, others in found.precedence.suppresses.items():
-            for code in (suppressor, *others):
-                if code not in {topic.code for topic in topics}:
-                    raise ContentError(
-                        file, f"precedence.suppresses.{suppressor}", f"no topic {code}"
-                    )
+        self._check_suppressors(file, found.precedence, {topic.code for topic in topics})
         return Family(
             name=folder.name,
             services=tuple(found.service),
@@ -252,6 +248,13 @@ class _Loader:
             },
             repeats=found.repeats,
         )
+
+    def _check_suppressors(self, file: str, found: Precedence, codes: Collection[str]) -> None:
+        for suppressor, others in found.suppresses.items():
+            for code in (suppressor, *others):
+                if code not in codes:
+                    key = f"precedence.suppresses.{suppressor}"
+                    raise ContentError(file, key, f"no topic {code}")
 
     def _check_service(self, file: str, found: FamilyFile) -> None:
         for service in found.service:

@@ -253,7 +253,7 @@ def _is_proven(topic: Topic, verdict: Verdict, facts: PatientFacts) -> bool:
 
 
 def _is_news(topic: Topic, now: Fingerprint, then: Fingerprint, same_topic: bool) -> bool:
-    """Whether something has come to light, or the value is clearly worse."""
+    """Whether there is an entry that was not there, or the value is clearly worse."""
     if set(now.seen) - set(then.seen):
         return True
     if not same_topic or now.value is None or then.value is None:
