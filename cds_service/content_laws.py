@@ -40,6 +40,8 @@ def breaches(nodes: Iterable[ast.AST]) -> Iterator[tuple[int, str]]:
                     yield node.lineno, f"imports {name}; {_MAY_IMPORT_SAID}"
         elif isinstance(node, ast.Name) and node.id in _EFFECTS:
             yield node.lineno, f"uses {node.id}: a rule has no effect but its answer"
+        elif isinstance(node, ast.Call) and (why := _wrong_call(node)):
+            yield node.lineno, why
         elif isinstance(node, ast.Attribute) and node.attr.startswith("_"):
             yield node.lineno, f"uses {node.attr}, which is private"
         elif (
@@ -48,6 +50,26 @@ def breaches(nodes: Iterable[ast.AST]) -> Iterator[tuple[int, str]]:
             and (why := _wrong_constant(node.value))
         ):
             yield node.lineno, why
+
+
+def _wrong_call(call: ast.Call) -> str:
+    """Why a call may not stand in a rule, "" when it may: what is not written out cannot be
+    checked.
+    """
+    if isinstance(call.func, ast.Name) and call.func.id == "Advice":
+        topic = call.args[0] if call.args else None
+        return "" if _is_text(topic) else "an Advice must begin with its topic, written out"
+    if isinstance(call.func, ast.Attribute) and call.func.attr == "settled" and call.args:
+        found, *kinds = call.args
+        if not all(map(_is_text, kinds)):
+            return "settled() must name kinds of data, written out"
+        if not kinds and not (isinstance(found, ast.Constant) and found.value is True):
+            return "settled() must name the kind of data without which a no is unknown"
+    return ""
+
+
+def _is_text(node: ast.AST | None) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, str)
 
 
 def imported(node: ast.Import | ast.ImportFrom) -> Iterator[str]:

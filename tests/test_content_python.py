@@ -76,6 +76,9 @@ TYPOS = [
     (RULE, "if not worth_repeating(patient):", "if patient.today > 30:", "the number 30"),
     (CARE, 'has("cond-palliative"', 'has("C90.0"', '"C90.0", which looks like a code'),
     (CARE, 'has("cond-palliative"', 'has("6768-6"', '"6768-6", which looks like'),
+    (CARE, 'settled(found, "Condition")', "settled(found, None)", "kinds of data, written out"),
+    (CARE, 'settled(found, "Condition")', "settled(found)", "without which a no is unknown"),
+    (RULE, '"lowAlpUnconfirmed",', "patient.sex,", "must begin with its topic"),
     (RULE, '"acquired-cause" if surely', '"an acquired cause" if surely', "words for a card"),
 ]  # fmt: skip
 

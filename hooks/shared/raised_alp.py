@@ -211,13 +211,13 @@ def bilirubin_raised(patient: PatientFacts) -> Answer:
 
 
 @question
-def alt_high_and_cholestatic(patient: PatientFacts) -> Answer:
+def alt_high_and_cholestatic(patient: PatientFacts) -> Answer | bool:
     """ALT clearly above its limit, and not far more so than ALP?"""
     alt, limit = paired_alt(patient), patient.limit
     if alt is None or not _is_above(alt, limit.alt_times):
         return patient.settled(False, "obs-alt")
     r = r_ratio(patient)
-    return patient.settled(r is not None and r.at_most(limit.r_mixed) is True)
+    return r is not None and r.at_most(limit.r_mixed) is True
 
 
 def _is_above(judged: Judged, times: Quantity) -> bool:
