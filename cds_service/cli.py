@@ -256,26 +256,32 @@ def demo(port: int, once: bool, page_size: int | None, modes: dict[str, str]) ->
         arguments += ["--page-size", str(page_size)]
     console = Console()
     _end_on_signals()
-    with running_server(port, arguments) as url:
-        show_patients(console, url, stays_up=not once)
+    try:
+        with running_server(port, arguments) as url:
+            show_patients(console, url, stays_up=not once)
+            if not once:
+                _stay_up(console, url)
+    except KeyboardInterrupt:
         if once:
-            return
-        console.print()
-        console.rule("The server stays up; stop it with Ctrl-C")
-        for what, path in (
-            ("All that can be asked", "/"),
-            ("CDS Hooks discovery", "/cds-services"),
-            ("FHIR R4 patients", "/fhir/Patient"),
-            ("topics", "/topics"),
-            ("OpenAPI", "/openapi.json"),
-            ("version", "/version"),
-        ):
-            click.echo(f"{what}: {url}{path}")
-        try:
-            while True:
-                time.sleep(3600)
-        except KeyboardInterrupt:
-            click.echo("stopped")
+            raise
+        click.echo("stopped")
+
+
+def _stay_up(console: Console, url: str) -> None:
+    """Says where to look, and waits for Ctrl-C."""
+    console.print()
+    console.rule("The server stays up; stop it with Ctrl-C")
+    for what, path in (
+        ("All that can be asked", "/"),
+        ("CDS Hooks discovery", "/cds-services"),
+        ("FHIR R4 patients", "/fhir/Patient"),
+        ("topics", "/topics"),
+        ("OpenAPI", "/openapi.json"),
+        ("version", "/version"),
+    ):
+        click.echo(f"{what}: {url}{path}")
+    while True:
+        time.sleep(3600)
 
 
 def _end_on_signals() -> None:

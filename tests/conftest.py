@@ -30,7 +30,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--rounds",
         type=int,
-        default=5,
+        default=2,
         help="How many servers are killed under load, each after some of its workers.",
     )
 

@@ -1,6 +1,6 @@
 """What was answered with 2xx is in the store, once, whoever is killed meanwhile.
 
-A plain run kills twenty workers and five servers on each kind of store;
+A plain run kills eight workers and two servers on each kind of store;
 `pytest --rounds 20 tests/test_durability.py` kills eighty and twenty.
 """
 

@@ -1,5 +1,5 @@
 """docs/security.md can be walked: from the page alone a reader mints keys and a token, calls the
-protected server, and rotates the key.
+protected server, posts feedback, sees it in the report, and rotates the key.
 """
 
 import os
@@ -25,7 +25,7 @@ def blocks(kind: str) -> list[str]:
 def test_the_first_day_of_the_page_can_be_walked(tmp_path: Path) -> None:
     [clients] = blocks("toml")
     steps = blocks("sh")
-    assert len(steps) == 4
+    assert len(steps) == 5
     ports = {"8000": str(free_port()), "8001": str(free_port())}
 
     def here(text: str) -> str:
@@ -55,6 +55,9 @@ def test_the_first_day_of_the_page_can_be_walked(tmp_path: Path) -> None:
             process.wait(20)
     assert re.findall(r"^\d{3}$", said, re.M) == ["401", "200", "200"], said
     assert said.count('"verdicts"') == 2
+    assert '{"stored":1,"repeated":0}' in said
+    [reported] = [x for x in said.splitlines() if "a-card-of-yesterday" in x]
+    assert "overridden" in reported and "later" in reported
     assert "trusts Main EHR (https://ehr.example), ES384 RS384, keys: http://127.0.0.1" in said
     assert len(list((tmp_path / "ehr").glob("private-*.json"))) == 2
 
