@@ -9,7 +9,9 @@ RUN PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
     /opt/cds-service/bin/pip install --no-cache-dir .
 
 FROM ${BASE}
-RUN useradd --system --uid 10001 --no-create-home cds-service
+RUN useradd --system --uid 10001 --no-create-home cds-service \
+    && install -d -o cds-service -m 700 /var/lib/cds-service
+WORKDIR /var/lib/cds-service
 COPY --from=build /opt/cds-service /opt/cds-service
 ENV PATH=/opt/cds-service/bin:$PATH \
     PYTHONUNBUFFERED=1
