@@ -52,8 +52,9 @@ LIMITS = [
     ROOT / "hooks" / "shared" / "limits.toml",
     *sorted((ROOT / "hooks").glob("*/service.toml")),
 ]
-SECONDS = 120  # for one mutant; one that takes longer hangs, and is noticed
-ENOUGH = 15  # seconds of passing tests, after which nobody will notice
+SECONDS = 120  # for a mutant that passes no test; one that takes longer hangs, and is noticed
+ENOUGH = 15.0  # seconds of passing tests; who survives them is tried once more, with all
+ALL = 600.0
 SLOW = 2  # seconds: tests that take longer come last
 UNNOTICED = 0  # how the process of a mutant ends; anything else is noticed
 LOAD = """
@@ -352,7 +353,10 @@ def pytest_runtestloop(session: pytest.Session) -> bool:
     for number, item in enumerate(session.items):
         if not reached.run(number):
             print(f"left out, does not pass here: {item.nodeid}")
-    survivors = _survivors(mutants, reached, session.config.getoption("--at-once"))
+    at_once = session.config.getoption("--at-once")
+    survivors = _survivors(mutants, reached, at_once, ENOUGH)
+    print(f"{len(survivors)} survive so far and are tried again, with every test that reaches them")
+    survivors = _survivors(survivors, reached, at_once, ALL)
     _report(mutants, survivors)
     return True
 
@@ -379,8 +383,12 @@ def _note_limits(reached: _Reached) -> None:
     Limits.__getattr__ = noting  # type: ignore[method-assign]
 
 
-def _survivors(mutants: Sequence[Mutant], reached: _Reached, at_once: int) -> list[Mutant]:
-    """The mutants that no test noticed; each is made and tried in a process of its own."""
+def _survivors(
+    mutants: Sequence[Mutant], reached: _Reached, at_once: int, enough: float
+) -> list[Mutant]:
+    """The mutants that no test noticed within so many seconds; each is made and tried in a process
+    of its own.
+    """
     gc.collect()
     gc.freeze()
     running: dict[int, Mutant] = {}
@@ -403,7 +411,7 @@ def _survivors(mutants: Sequence[Mutant], reached: _Reached, at_once: int) -> li
             print(f"{tried} of {len(mutants)} tried, {len(survivors)} survive", flush=True)
         pid = os.fork()
         if pid == 0:
-            os._exit(_try(mutant, reached, telling))
+            os._exit(_try(mutant, reached, telling, enough))
         running[pid] = mutant
     while running:
         wait()
@@ -423,19 +431,19 @@ def _learn(reached: _Reached, noticing: int) -> None:
         reached.noticed[file.rstrip(b"\0").decode(), number] += 1
 
 
-def _try(mutant: Mutant, reached: _Reached, telling: int) -> int:
+def _try(mutant: Mutant, reached: _Reached, telling: int, enough: float) -> int:
     """In a process of its own: UNNOTICED when every test that reaches the mutant passes, and the
     server would start with it.
     """
     silence = os.open(os.devnull, os.O_RDWR)
     for stream in (1, 2):
         os.dup2(silence, stream)
-    signal.alarm(SECONDS)  # its default is to end the process: the mutant is noticed
+    signal.alarm(SECONDS + int(enough))  # its default is to end the process: the mutant is noticed
     gc.unfreeze()
     numbers = reached.of(mutant)
     try:
         mutant.apply()
-        ends = time.monotonic() + ENOUGH
+        ends = time.monotonic() + enough
         for number, following in zip(numbers, [*numbers[1:], len(reached.items)], strict=True):
             if not reached.passes(number, following):
                 os.write(telling, _NOTICED.pack(number, mutant.file.encode()))

@@ -159,6 +159,12 @@ def test_quantities_in_different_units_are_never_compared(question: str) -> None
         getattr(amount("1", unit="U/L"), question)(amount("1", unit="ukat/L"))
 
 
+@pytest.mark.parametrize("question", ["below", "above", "at_least", "at_most"])
+def test_a_number_without_a_unit_proves_nothing_beside_one_that_has_one(question: str) -> None:
+    for one, other in ((amount("1", unit=""), amount("2")), (amount("1"), amount("2", unit=""))):
+        assert getattr(one, question)(other) is None
+
+
 def test_only_a_plain_number_multiplies() -> None:
     with pytest.raises(UnitMismatch):
         amount("2").times(amount("2"))

@@ -215,6 +215,23 @@ def test_an_order_that_is_not_orderable_here_is_no_suggestion(at: At) -> None:
     assert drafts(at("[orders]\nggt = false\n"), raised()) == []
 
 
+@pytest.mark.parametrize(
+    ("values", "offered"),
+    [((29, 29, 34, 34), True), ((29, 34, 34, 34), False), ((29, 30, 30, 30), False)],
+)
+def test_without_a_plp_test_the_gene_test_is_offered_from_two_clearly_low_readings(
+    at: At, values: tuple[float, ...], offered: bool
+) -> None:
+    body = request(values)
+    for entry in body["prefetch"]["results"]["entry"]:
+        if entry["resource"].get("valueQuantity", {}).get("unit") == "U/L":
+            limits = {"low": {"value": 35, "unit": "U/L"}, "high": {"value": 104, "unit": "U/L"}}
+            entry["resource"]["referenceRange"] = [limits]
+    here = [x["id"] for x in drafts(at("[orders]\nplp = false\n"), body)]
+    assert here and any("alpl" in x for x in here) is offered
+    assert not any("alpl" in x["id"] for x in drafts(load_content(HOOKS), body))
+
+
 @pytest.mark.parametrize("five", ["5", '{ value = 5, unit = "1" }'])
 def test_a_limit_of_the_site_moves_cards(at: At, five: str) -> None:
     assert topics(at(f"[limits]\nfewest_low_readings = {five}\n"), request()) == []
