@@ -468,6 +468,9 @@ def times(**claimed: float) -> Json:
         (times(exp=NOON + 3661), 401),
         (times(exp=NOON + 1e300), 401),
         (times(iat=-1e300), 401),
+        (times(iat=NOON + 0.5, exp=10**400), 401),
+        (times(iat=-(10**400), exp=NOON + 0.5), 401),
+        (times(nbf=10**400), 401),
     ],
 )
 def test_the_edges_of_a_tokens_time(tmp_path: Path, claimed: Json, status: int) -> None:
