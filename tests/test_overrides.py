@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from functools import cache
 from pathlib import Path
@@ -17,7 +17,7 @@ import pytest
 import requests
 
 from cds_service.answering import Answering
-from cds_service.checking import builder_for, vignettes_of
+from cds_service.checking import builder_for, in_modes, vignettes_of
 from cds_service.clients import ANYBODY, Caller
 from cds_service.config import migrations_dir
 from cds_service.content import Content
@@ -34,6 +34,7 @@ AS_OF = date(2026, 1, 15)
 SECRET = b"a secret of thirty-two bytes or so"
 MILD, VERY_LOW, SIGNED = "V02", "V01", "ARX-sign-persistent"
 LOW, SIGN = "lowAlpPersistent", "antiresorptiveWithPersistentLowAlp"
+RISEN, RISE = "V48", "alpRiseOnProteasomeInhibitor"
 SERVICES = {
     "patient-view": "alp-review",
     "order-select": "antiresorptive-safety-select",
@@ -299,6 +300,17 @@ def problem(code: str, system: str = "http://hl7.org/fhir/sid/icd-10-cm") -> Cha
 def test_a_value_worse_by_a_quarter_ends_it(desk: Desk, value: float, silent: bool) -> None:
     desk.set_aside(request(MILD), LOW, "patient-declined")
     assert desk.is_silent(request(MILD, result("6768-6", value, "U/L", 1))) is silent
+
+
+@pytest.mark.parametrize(("value", "silent"), [(206, True), (207, False)])
+def test_after_a_rise_it_is_the_latest_value_that_may_be_worse(
+    desk: Desk, value: float, silent: bool
+) -> None:
+    everything = in_modes(content(), {"*": "on"})
+    desk.answering = replace(desk.answering, content=everything)
+    desk.set_aside(request(RISEN), RISE, "cause-known", comment="bone healing")  # 165, before it 80
+    assert desk.is_silent(request(RISEN), RISE)
+    assert desk.is_silent(request(RISEN, result("6768-6", value, "U/L", 1)), RISE) is silent
 
 
 @pytest.mark.parametrize(
