@@ -106,15 +106,14 @@ class Desk:
     def set_aside(
         self, body: Json, topic: str, reason: str, comment: str = "", caller: Caller = ANYBODY
     ) -> None:
-        """Asks for the card and answers it as a user would."""
-        card = self.cards(body, caller)[topic]
+        """Asks for the card and sets it aside as a user would."""
         why: Json = {"reason": {"code": reason}} | ({"userComment": comment} if comment else {})
-        item = {
-            "card": card.uuid,
-            "outcome": "overridden",
-            "overrideReason": why,
-            "outcomeTimestamp": self.now().isoformat(),
-        }
+        self.answer(body, topic, {"outcome": "overridden", "overrideReason": why}, caller)
+
+    def answer(self, body: Json, topic: str, became: Json, caller: Caller = ANYBODY) -> None:
+        """Asks for the card and says what became of it."""
+        card = self.cards(body, caller)[topic]
+        item = {"card": card.uuid, "outcomeTimestamp": self.now().isoformat(), **became}
         feedback = Feedback(self.store, self.issued, self.now)
         body_bytes = msgspec.json.encode({"feedback": [item]})
         assert feedback.take(SERVICES[body["hook"]], body_bytes, caller).stored == 1
@@ -207,9 +206,20 @@ def test_a_claim_is_proven_by_one_of_the_tests_of_the_card(desk: Desk) -> None:
     assert desk.is_silent(body)
 
 
-def test_accepting_a_card_or_giving_no_reason_silences_nothing(desk: Desk) -> None:
+@pytest.mark.parametrize(
+    "became",
+    [
+        {"outcome": "overridden", "overrideReason": {"reason": {"code": "no-such-reason"}}},
+        {"outcome": "overridden", "overrideReason": {"userComment": "no reason of a list"}},
+        {"outcome": "overridden"},
+        {"outcome": "accepted", "acceptedSuggestions": [{"id": "any"}]},
+    ],
+)
+def test_accepting_a_card_or_giving_no_reason_of_ours_silences_nothing(
+    desk: Desk, became: Json
+) -> None:
     body = request(MILD)
-    desk.set_aside(body, LOW, "no-such-reason-of-ours")
+    desk.answer(body, LOW, became)
     assert not desk.is_silent(body)
 
 
