@@ -312,6 +312,16 @@ def test_a_value_worse_by_a_quarter_ends_it(desk: Desk, value: float, silent: bo
     assert desk.is_silent(request(MILD, result("6768-6", value, "U/L", 1))) is silent
 
 
+@pytest.mark.parametrize("value", [21, 22])  # the first was 21
+def test_the_next_alp_ends_the_silence_about_one_that_is_not_confirmed(
+    desk: Desk, value: float
+) -> None:
+    body, topic = request("V05"), "lowAlpUnconfirmed"
+    desk.set_aside(body, topic, "acute-illness")
+    assert desk.is_silent(body, topic)
+    assert not desk.is_silent(request("V05", result("6768-6", value, "U/L", 5)), topic)
+
+
 @pytest.mark.parametrize(("value", "silent"), [(206, True), (207, False)])
 def test_after_a_rise_it_is_the_latest_value_that_may_be_worse(
     desk: Desk, value: float, silent: bool
