@@ -43,10 +43,10 @@ class _Issuer(Struct):
 
 class _Claims(Struct):
     aud: str | list[str]
-    exp: int | float
-    iat: int | float
+    exp: float  # a whole number too large for one is none: it cannot be reckoned with
+    iat: float
     jti: str
-    nbf: int | float | None = None
+    nbf: float | None = None
     tenant: str | None = None
 
 

@@ -95,7 +95,7 @@ class _Loader:
 
     def load(self) -> Content:
         about = self._toml("content.toml", ContentFile)
-        self.reasons = self._toml("shared/override_reasons.toml", dict[str, ReasonRow])
+        self.reasons = self._reasons()
         self.order_rows = self._toml("shared/orders.toml", dict[str, OrderRow])
         self.orders = self._orders()
         self.terminology = self._terminology()
@@ -136,6 +136,14 @@ class _Loader:
         return read_toml(self.root / name, kind, self.root)
 
     # -- shared --------------------------------------------------------------------------------
+
+    def _reasons(self) -> dict[str, ReasonRow]:
+        file = "shared/override_reasons.toml"
+        found: dict[str, ReasonRow] = self._toml(file, dict[str, ReasonRow])
+        for code, row in found.items():
+            if (row.days is None) == (row.until is None):
+                raise ContentError(file, code, "needs either days or until")
+        return found
 
     def _terminology(self) -> Terminology:
         folder = self.shared / "valuesets"

@@ -29,6 +29,7 @@ from cds_service.terminal_text import harmless
 
 AT_ONCE = 2000  # rows that go in one transaction: others write meanwhile
 NO_REASON = "no reason given"
+_DAY = 86_400_000  # milliseconds
 _WHOSE = ("issuer", "tenant")
 _STEERS = ("=", "+", "-", "@", "\t", "\r")  # what makes a formula of a cell
 
@@ -44,7 +45,7 @@ class Days:
         """Whether a moment of the store lies in them."""
         asked = [moment >= _milliseconds(self.first)] if self.first else []
         if self.last:
-            asked.append(moment < _milliseconds(self.last + timedelta(days=1)))
+            asked.append(moment < _milliseconds(self.last) + _DAY)
         return and_(True, *asked)
 
     def name(self, day: "Column[str]") -> ColumnElement[bool]:

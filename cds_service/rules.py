@@ -31,11 +31,12 @@ class Advice:
 
     `variant` picks the words of the topic's card; `consider` names order templates in order (none:
     the variant's own); `values` fill the placeholders; `findings` are the numbers and the named
-    results shown under "why"; `since` is the day from which a test counts as done; `again` are
-    orders worth repeating: only an open order leaves them out; `hinges_on` are the orders without
-    which the card is not worth showing (none: the card's own); `held_by` names what defers the
-    advice although every condition held; `quoted` is text of the chart for the placeholder {quoted}
-    of the detail; `about` are the drafts that the card names, in words and by reference.
+    results shown under "why", the number that decides first; `since` is the day from which a test
+    counts as done; `again` are orders worth repeating: only an open order leaves them out;
+    `hinges_on` are the orders without which the card is not worth showing (none: the card's own);
+    `held_by` names what defers the advice although every condition held; `quoted` is text of the
+    chart for the placeholder {quoted} of the detail; `about` are the drafts that the card names, in
+    words and by reference.
     """
 
     topic: str

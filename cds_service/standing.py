@@ -5,7 +5,7 @@ in both cases a store and a secret.
 import os
 import secrets
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -83,6 +83,12 @@ def opened(settings: Settings) -> Iterator[Standing]:
         )
 
 
+def _make_private(file: Path) -> None:
+    """A store that is made is its owner's alone, and SQLite gives its journal the same rights."""
+    with suppress(OSError):  # said when the store is opened
+        file.touch(mode=0o600, exist_ok=True)
+
+
 def _prepare_store(url: str) -> None:
     """Brings a SQLite store up to date: it is this server's own. Others may be shared with servers
     of another version, and are migrated by who looks after them.
@@ -90,6 +96,7 @@ def _prepare_store(url: str) -> None:
     store = Store(url)
     try:
         if store.is_sqlite:
+            _make_private(Path(url.removeprefix("sqlite:///")))
             store.migrate(migrations_dir())
         store.check()
     except StoreDown as error:

@@ -34,6 +34,7 @@ from cds_service.config import Settings, migrations_dir, read_settings
 from cds_service.errors import NotAuthenticated
 from cds_service.jwks import Key as JwkKey
 from cds_service.jwks import KeySet, read_key_set
+from cds_service.standing import _make_private
 from cds_service.store import Store
 from tests.exchanges import EXPLAIN, SERVICE, Json, as_bytes, request
 from tests.invariants import faults
@@ -468,6 +469,9 @@ def times(**claimed: float) -> Json:
         (times(exp=NOON + 3661), 401),
         (times(exp=NOON + 1e300), 401),
         (times(iat=-1e300), 401),
+        (times(iat=NOON + 0.5, exp=10**400), 401),
+        (times(iat=-(10**400), exp=NOON + 0.5), 401),
+        (times(nbf=10**400), 401),
     ],
 )
 def test_the_edges_of_a_tokens_time(tmp_path: Path, claimed: Json, status: int) -> None:
@@ -976,6 +980,11 @@ def test_every_route_that_takes_a_body_lies_where_a_token_is_asked_for() -> None
     posts = {x.rule for x in app.url_map.iter_rules() if "POST" in (x.methods or ())}
     assert posts >= {"/cds-services/<service_id>", "/explain/<service_id>"}
     assert [x for x in posts if not re.match(r"/(cds-services|explain)/", x)] == []
+
+
+def test_the_store_that_is_made_is_for_its_owner_only(tmp_path: Path) -> None:
+    _make_private(tmp_path / "store.sqlite")
+    assert (tmp_path / "store.sqlite").stat().st_mode & 0o777 == 0o600
 
 
 def test_the_store_is_made_at_the_start_and_migrated_by_hand(tmp_path: Path) -> None:

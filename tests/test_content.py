@@ -130,6 +130,9 @@ MISTAKES = [
     ("card", r"older  = \"about 30 days\"", "older = 30", "interval.older"),
     ("card", r"title .*", 'title = ""', "title"),
     ("override_reasons", r"(later\]\ndisplay = ).*", r'\1""', "later.display"),
+    # a reason that lasts for no time, or for two
+    ("override_reasons", r"\[later\]((\n.+)*)\ndays = 30", r"[later]\1", "later: needs either"),
+    ("override_reasons", r"\[later\]", '[later]\nuntil = "value"', "later: needs either"),
     # a unit that nobody knows
     ("measures", r"unit = \"U/L\"", 'unit = "parsec"', "alp.unit.*parsec"),
     ("limits", r"(low_cap .*unit = )\"U/L\"", r'\1"parsec"', "low_cap.*parsec"),

@@ -12,6 +12,7 @@ from textwrap import dedent
 
 import pytest
 
+from cds_service import content_files
 from cds_service.facts import PatientFacts
 from cds_service.loading import load_content
 from cds_service.rules import Advice
@@ -38,6 +39,12 @@ def folder(tmp_path: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, "utf-8")
     return here
+
+
+@pytest.mark.parametrize("kind", ["ReasonRow", "FamilyFile", "Repeats", "CardFile", "Variant"])
+def test_every_key_is_explained(kind: str) -> None:
+    keys = getattr(content_files, kind).__struct_fields__
+    assert [x for x in keys if not re.search(rf"`\[*{x}\b", README)] == []
 
 
 def test_the_documented_topic_and_service_pass_check(folder: Path) -> None:

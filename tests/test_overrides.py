@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from functools import cache
 from pathlib import Path
@@ -17,7 +17,7 @@ import pytest
 import requests
 
 from cds_service.answering import Answering
-from cds_service.checking import builder_for, vignettes_of
+from cds_service.checking import builder_for, in_modes, vignettes_of
 from cds_service.clients import ANYBODY, Caller
 from cds_service.config import migrations_dir
 from cds_service.content import Content
@@ -34,6 +34,7 @@ AS_OF = date(2026, 1, 15)
 SECRET = b"a secret of thirty-two bytes or so"
 MILD, VERY_LOW, SIGNED = "V02", "V01", "ARX-sign-persistent"
 LOW, SIGN = "lowAlpPersistent", "antiresorptiveWithPersistentLowAlp"
+RISEN, RISE = "V48", "alpRiseOnProteasomeInhibitor"
 SERVICES = {
     "patient-view": "alp-review",
     "order-select": "antiresorptive-safety-select",
@@ -105,15 +106,14 @@ class Desk:
     def set_aside(
         self, body: Json, topic: str, reason: str, comment: str = "", caller: Caller = ANYBODY
     ) -> None:
-        """Asks for the card and answers it as a user would."""
-        card = self.cards(body, caller)[topic]
+        """Asks for the card and sets it aside as a user would."""
         why: Json = {"reason": {"code": reason}} | ({"userComment": comment} if comment else {})
-        item = {
-            "card": card.uuid,
-            "outcome": "overridden",
-            "overrideReason": why,
-            "outcomeTimestamp": self.now().isoformat(),
-        }
+        self.answer(body, topic, {"outcome": "overridden", "overrideReason": why}, caller)
+
+    def answer(self, body: Json, topic: str, became: Json, caller: Caller = ANYBODY) -> None:
+        """Asks for the card and says what became of it."""
+        card = self.cards(body, caller)[topic]
+        item = {"card": card.uuid, "outcomeTimestamp": self.now().isoformat(), **became}
         feedback = Feedback(self.store, self.issued, self.now)
         body_bytes = msgspec.json.encode({"feedback": [item]})
         assert feedback.take(SERVICES[body["hook"]], body_bytes, caller).stored == 1
@@ -206,9 +206,20 @@ def test_a_claim_is_proven_by_one_of_the_tests_of_the_card(desk: Desk) -> None:
     assert desk.is_silent(body)
 
 
-def test_accepting_a_card_or_giving_no_reason_silences_nothing(desk: Desk) -> None:
+@pytest.mark.parametrize(
+    "became",
+    [
+        {"outcome": "overridden", "overrideReason": {"reason": {"code": "no-such-reason"}}},
+        {"outcome": "overridden", "overrideReason": {"userComment": "no reason of a list"}},
+        {"outcome": "overridden"},
+        {"outcome": "accepted", "acceptedSuggestions": [{"id": "any"}]},
+    ],
+)
+def test_accepting_a_card_or_giving_no_reason_of_ours_silences_nothing(
+    desk: Desk, became: Json
+) -> None:
     body = request(MILD)
-    desk.set_aside(body, LOW, "no-such-reason-of-ours")
+    desk.answer(body, LOW, became)
     assert not desk.is_silent(body)
 
 
@@ -299,6 +310,27 @@ def problem(code: str, system: str = "http://hl7.org/fhir/sid/icd-10-cm") -> Cha
 def test_a_value_worse_by_a_quarter_ends_it(desk: Desk, value: float, silent: bool) -> None:
     desk.set_aside(request(MILD), LOW, "patient-declined")
     assert desk.is_silent(request(MILD, result("6768-6", value, "U/L", 1))) is silent
+
+
+@pytest.mark.parametrize("value", [21, 22])  # the first was 21
+def test_the_next_alp_ends_the_silence_about_one_that_is_not_confirmed(
+    desk: Desk, value: float
+) -> None:
+    body, topic = request("V05"), "lowAlpUnconfirmed"
+    desk.set_aside(body, topic, "acute-illness")
+    assert desk.is_silent(body, topic)
+    assert not desk.is_silent(request("V05", result("6768-6", value, "U/L", 5)), topic)
+
+
+@pytest.mark.parametrize(("value", "silent"), [(206, True), (207, False)])
+def test_after_a_rise_it_is_the_latest_value_that_may_be_worse(
+    desk: Desk, value: float, silent: bool
+) -> None:
+    everything = in_modes(content(), {"*": "on"})
+    desk.answering = replace(desk.answering, content=everything)
+    desk.set_aside(request(RISEN), RISE, "cause-known", comment="bone healing")  # 165, before it 80
+    assert desk.is_silent(request(RISEN), RISE)
+    assert desk.is_silent(request(RISEN, result("6768-6", value, "U/L", 1)), RISE) is silent
 
 
 @pytest.mark.parametrize(

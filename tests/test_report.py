@@ -148,6 +148,7 @@ def test_the_days_are_both_included_and_those_of_the_cards(kept: Kept) -> None:
         ("--from", "2026-01-02"): (2, 10),
         ("--to", "2026-01-02"): (2, 10),
         ("--from", "2026-01-02", "--to", "2026-01-02"): (1, 5),
+        ("--from", "0001-01-01", "--to", "9999-12-31"): (3, 15),
     }
     for arguments, expected in cases.items():
         [line] = _report(kept, *arguments)

@@ -54,7 +54,8 @@ def low_alp_unconfirmed(patient: PatientFacts) -> Iterator[Advice]:
     yield Advice(
         "lowAlpUnconfirmed",
         "infant" if infant else "older",
-        values=patient.shown(latest) | {"interval": "infant" if infant else "older"},
+        values=patient.shown(latest)
+        | {"date": latest.moment.text, "interval": "infant" if infant else "older"},
         findings=[latest],
         held_by="acquired-cause" if surely(d.acquired_cause(patient)) else "",
     )

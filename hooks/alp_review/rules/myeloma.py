@@ -292,6 +292,6 @@ def alp_rise_on_proteasome_inhibitor(patient: PatientFacts) -> Iterator[Advice]:
         "alpRiseOnProteasomeInhibitor",
         "info",
         values=patient.shown(latest) | _treatment(patient),
-        findings=[*_baseline(patient), latest, *_liver_tests(patient)],
+        findings=[latest, *_baseline(patient), *_liver_tests(patient)],
         since=patient.today - patient.limit.response_tests_window.days,
     )
