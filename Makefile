@@ -39,7 +39,7 @@ check: $(STAMP) ## check the clinical content and run every vignette; ARGS may n
 conformance: $(STAMP) ## write docs/conformance.md anew
 	@$(BIN)/python -m tests.conformance
 
-mutants: $(STAMP) ## change the code and the limits one by one and see whether a test notices; takes an hour
+mutants: $(STAMP) ## change the code and the limits one by one and see whether a test notices; takes hours
 	@$(BIN)/python -m pytest -p tests.mutants $(ARGS)
 
 verdicts: $(STAMP) ## write the tables of docs/testing.md anew

@@ -210,7 +210,7 @@ def test_a_token_of_another_form_that_is_right_is_taken(world: World, name: str)
     assert answer.status_code == 200, world.server.output[-300:]
 
 
-@requirement("SEC-05", "JWT-08")
+@requirement("SEC-05", "JWT-08", "FBK-10")
 def test_explain_and_what_lies_below_a_service_ask_for_a_token_of_their_own(world: World) -> None:
     for path in (EXPLAIN, f"{SERVICE}/feedback", "/cds-services/nothing", "/explain/nothing"):
         assert refused(ask(world.server, None, path))
