@@ -147,6 +147,19 @@ def _check_jku(path: Path, where: str, row: _ClientRow) -> None:
         raise ContentError(path.name, f"{where}.jku", "must be an https URL")
 
 
+def _is_base(url: str) -> bool:
+    """Whether a FHIR server can have this base: what fhir_client would not call stops the start."""
+    if not _URL.match(url):
+        return False
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        return False
+    has_dots = not {".", ".."}.isdisjoint(parts.path.split("/"))
+    return parts.scheme == "https" and not parts.query and not has_dots
+
+
 def is_loopback(host: str) -> bool:
     """Whether a host of a URL is this machine, by its name or address alone."""
     if host.lower() == "localhost":
@@ -176,8 +189,8 @@ def _keys(path: Path, where: str, file: str) -> "KeySet":
 
 
 def _fhir_server(path: Path, where: str, row: _FhirServerRow) -> FhirServer:
-    if not _URL.match(row.url) or "?" in row.url:
-        raise ContentError(path.name, f"{where}.url", "must be an http(s) base URL")
+    if not _is_base(row.url):
+        raise ContentError(path.name, f"{where}.url", "must be an https base URL")
     try:
         networks = tuple(map(ip_network, row.networks))
     except ValueError as error:

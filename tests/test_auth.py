@@ -918,6 +918,13 @@ WRONG: dict[str, tuple[str, str]] = {
         client_row(MAIN, jku=JKU) + '[[client.fhir_server]]\nurl = "ehr"\n',
         "fhir_server[0].url",
     ),
+    **{
+        f"a FHIR server at {url}": (
+            client_row(MAIN, jku=JKU) + f'[[client.fhir_server]]\nurl = "{url}"\n',
+            "fhir_server[0].url: must be an https base URL",
+        )
+        for url in ("http://f/r4", "https://f/r4?a=b", "https://f:99999/r4", "https://f/../r4")
+    },
     "a network that is none": (
         client_row(MAIN, jku=JKU)
         + '[[client.fhir_server]]\nurl = "https://f"\nnetworks = ["10.0.0.1/8"]\n',
@@ -926,7 +933,7 @@ WRONG: dict[str, tuple[str, str]] = {
 }
 
 
-@requirement("SEC-04", "SEC-08", "JWT-02")
+@requirement("SEC-04", "SEC-08", "JWT-02", "REQ-07")
 @pytest.mark.parametrize("name", WRONG)
 def test_a_clients_file_that_is_wrong_stops_the_start_with_file_and_key(
     tmp_path: Path, name: str
