@@ -8,8 +8,8 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
+from cds_service.call_record import CallRecord, CardGiven, RecordedFetcher, TopicOutcome
 from cds_service.cards import Cards, CardWriter
-from cds_service.clients import ANYBODY, Caller
 from cds_service.content import Content, Family
 from cds_service.content_files import Service
 from cds_service.dates import as_text
@@ -20,6 +20,8 @@ from cds_service.explanation import (
     TopicVerdict,
     about,
     data_of,
+    keys_of,
+    outcomes_of,
     series_of,
     verdicts_of,
 )
@@ -56,56 +58,88 @@ class Answering:
             raise UnknownService("No such service.")
         return found
 
-    def cards(self, service_id: str, body: bytes, caller: Caller = ANYBODY) -> Cards:
-        """The cards of a call; raises CdsError for what cannot be answered."""
+    def cards(self, service_id: str, body: bytes, record: CallRecord | None = None) -> Cards:
+        """The cards of a call; raises CdsError for what cannot be answered. The record says whose
+        call it is, and is told what comes of it.
+        """
+        record = CallRecord() if record is None else record
         family, service = self.service(service_id)
-        call = parse_call(body, service.hook)
-        facts = self._facts(call, family, caller)
-        found = self._review(family, service, facts, call, caller)
-        cards = self._writer(call).write(found)
+        found = self._reviewed(family, service, body, record)
+        assert record.call is not None
+        with record.phase("cards"):
+            cards = self._writer(record.call).write(found)
+        fired = zip(found.fired, cards.cards, strict=True)
+        record.cards = tuple(CardGiven(card.uuid, x.topic, x.indicator) for x, card in fired)
         if self.issued is not None:
             content, at = self.content.hash, self.now()
-            self.issued.note(Answered(caller, call, service, content, found, cards, at))
+            self.issued.note(
+                Answered(record.caller, record.call, service, content, found, cards, at)
+            )
         return cards
 
-    def _review(
+    def _reviewed(
         self,
         family: Family,
         service: Service,
-        facts: PatientFacts,
-        call: Call,
-        caller: Caller,
+        body: bytes,
+        record: CallRecord,
         *,
         also_off: bool = False,
     ) -> Review:
+        with record.phase("decode"):
+            call = record.call = parse_call(body, service.hook)
+        facts = self._facts(call, family, record)
         hold_back = None
         if self.overrides is not None:
-            hold_back = self.overrides.hold_back(self.content, family, facts, call, caller)
-        return review(self.content, family, service, facts, also_off=also_off, hold_back=hold_back)
+            hold_back = self.overrides.hold_back(self.content, family, facts, call, record.caller)
+        with record.phase("rules"):
+            found = review(
+                self.content, family, service, facts, also_off=also_off, hold_back=hold_back
+            )
+        if not found.overrides_read:
+            record.store_failures.append("overrides")
+        record.outcomes = tuple(outcomes_of(self.content, found))
+        return found
 
     def _writer(self, call: Call) -> CardWriter:
         return CardWriter(self.content, call.context, public_url=self.public_url)
 
-    def _facts(self, call: Call, family: Family, caller: Caller) -> PatientFacts:
+    def _facts(self, call: Call, family: Family, record: CallRecord) -> PatientFacts:
         names, seconds = self.content.site.prefetch, self.fetch_seconds
-        chart = settle(call, family.keys, names, self.fetcher, seconds, caller)
-        return PatientFacts(chart, family.knowledge, self.today())
+        fetcher = None if self.fetcher is None else RecordedFetcher(self.fetcher, record)
+        today = self.today()
+        record.as_of = as_text(today)
+        try:
+            with record.phase("decode"):
+                chart = settle(call, family.keys, names, fetcher, seconds, record.caller)
+        except Unsettled as unsettled:
+            record.keys = tuple(keys_of(unsettled.chart))
+            record.outcomes = tuple(
+                TopicOutcome(x.code, "data-missing", "", "required", unsettled.diagnostics)
+                for x in family.topics
+            )
+            raise
+        record.keys = tuple(keys_of(chart))
+        with record.phase("facts"):
+            return PatientFacts(chart, family.knowledge, today)
 
-    def explain(self, service_id: str, body: bytes, caller: Caller = ANYBODY) -> dict[str, Any]:
+    def explain(
+        self, service_id: str, body: bytes, record: CallRecord | None = None
+    ) -> dict[str, Any]:
         """Every verdict with its evidence, an Explanation as JSON has it; a call that lacks
         required data is explained, not refused.
         """
-        return cast("dict[str, Any]", self._explanation(service_id, body, caller))
+        record = CallRecord() if record is None else record
+        return cast("dict[str, Any]", self._explanation(service_id, body, record))
 
-    def _explanation(self, service_id: str, body: bytes, caller: Caller) -> Explanation:
+    def _explanation(self, service_id: str, body: bytes, record: CallRecord) -> Explanation:
         family, service = self.service(service_id)
-        call = parse_call(body, service.hook)
         try:
-            facts = self._facts(call, family, caller)
+            found = self._reviewed(family, service, body, record, also_off=True)
         except Unsettled as unsettled:
             return self._explain_unsettled(family, unsettled)
-        found = self._review(family, service, facts, call, caller, also_off=True)
-        return self._explain(call, found)
+        assert record.call is not None
+        return self._explain(record.call, found)
 
     def _explain(self, call: Call, found: Review) -> Explanation:
         cards = self._writer(call).write(found)

@@ -4,7 +4,6 @@ wants is replaced here.
 
 import logging
 import re
-import traceback
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from functools import cache
@@ -21,8 +20,9 @@ from werkzeug.routing import BaseConverter
 from cds_service import openapi
 from cds_service.answering import Answering
 from cds_service.auth import Authenticator
+from cds_service.call_record import CallRecord
 from cds_service.client_keys import Ways
-from cds_service.clients import ANYBODY, Client, read_clients
+from cds_service.clients import Client, read_clients
 from cds_service.config import Settings
 from cds_service.content import Content
 from cds_service.discovery import discovery
@@ -35,11 +35,14 @@ from cds_service.errors import (
     UnknownTopic,
     WrongMediaType,
 )
-from cds_service.feedback import MOST_BYTES, Feedback
+from cds_service.feedback import MOST_BYTES, Feedback, parse_feedback
 from cds_service.fhir_client import FhirClient, open_servers
 from cds_service.fhir_endpoint import FhirEndpoint
 from cds_service.issued import IssuedCards
 from cds_service.loading import load_content
+from cds_service.logs import places
+from cds_service.metrics import CONTENT_TYPE, Metrics
+from cds_service.observing import Observing
 from cds_service.overrides import Overrides
 from cds_service.store import Store
 from cds_service.topic_pages import HEADERS, HTML, Page, Pages, rendered
@@ -88,7 +91,9 @@ def create_app(
     content = load_content(settings.hooks_dir, settings.site_file, settings.topic_modes)
     clients = _trusted(settings)
     fetcher = _fetcher(settings, clients)
-    issued = _issued(settings)
+    metrics = Metrics(content.override_reasons)
+    metrics.content(content.about.version, content.hash)
+    issued = _issued(settings, metrics)
     answering = Answering(
         content,
         fetcher,
@@ -101,11 +106,14 @@ def create_app(
     app = Flask("cds_service", static_folder=None)
     app.url_map.converters["rest"] = _RestOfPath
     app.wsgi_app = _OneSlash(app.wsgi_app)  # type: ignore[method-assign]
-    _add_guards(app, settings, None if settings.open else _authenticator(settings, clients, now))
+    trust = None if settings.open else _authenticator(settings, clients, now)
+    _add_guards(app, settings, answering, trust, Observing(settings, content, metrics))
     _add_services(app, settings, answering)
     _add_feedback(app, settings, answering)
     _add_topics(app, content, urlsplit(settings.public_url).path)
-    _add_health(app, content)
+    _add_health(app, content, issued.store if issued is not None else None, metrics)
+    if settings.metrics_address is None:
+        _add_metrics(app, metrics)
     if demo is not None:
         _add_fhir(app, demo)
     _add_index(app, answering, settings.public_url, demo is not None)
@@ -121,11 +129,19 @@ def _fetcher(settings: Settings, clients: tuple[Client, ...]) -> FhirClient:
     return FhirClient(servers, ca_file=settings.ca_bundle, https_proxy=settings.https_proxy)
 
 
-def _issued(settings: Settings) -> IssuedCards | None:
+def _issued(settings: Settings, metrics: Metrics) -> IssuedCards | None:
     """Where answers are noted; None without a secret: patients are kept under it only."""
     if not settings.patient_secret:
         return None
-    return IssuedCards(Store(settings.store_url), settings.patient_secret)
+
+    def tell(works: bool, dropped: int) -> None:
+        if works:
+            metrics.store_works()
+        else:
+            metrics.store_failed("cards")
+        metrics.dropped(dropped)
+
+    return IssuedCards(Store(settings.store_url), settings.patient_secret, tell)
 
 
 def _overrides(
@@ -154,25 +170,64 @@ def _authenticator(
     return Authenticator(clients, settings.public_urls, Store(settings.store_url), now, ways)
 
 
-def _add_guards(app: Flask, settings: Settings, trust: Authenticator | None) -> None:
+# How the routes are called in audit, metrics and log, by the function that answers.
+_ROUTES = {
+    "call": "service",
+    "explain": "explain",
+    "hear": "feedback",
+    "discover": "discovery",
+    "list_topics": "topics",
+    "show_topic": "topics",
+    "describe": "openapi",
+    "fhir": "fhir",
+}
+_ASKED_ALL_THE_TIME = ("live", "ready", "show_metrics")  # and of nobody's chart: not in the log
+
+
+def _begun(content: Content) -> CallRecord:
+    """The record of the request that has come in."""
+    given = request.headers.get("X-Request-ID", "")
+    asked = (request.view_args or {}).get("service_id", "")
+    return CallRecord(
+        request_id=given if _REQUEST_ID.match(given) else str(uuid4()),
+        route=_ROUTES.get(request.endpoint or "", "other"),
+        peer=request.remote_addr or "",
+        service=asked if content.find(asked) is not None else "",
+    )
+
+
+def _add_guards(
+    app: Flask,
+    settings: Settings,
+    answering: Answering,
+    trust: Authenticator | None,
+    observing: Observing,
+) -> None:
     protected = _PROTECTED_ALL if settings.protect_discovery else _PROTECTED
 
     @app.before_request
     def guard() -> Response | None:
-        g.caller = ANYBODY
+        g.record = record = _begun(answering.content)
         if trust is None:
             _refuse_strangers()
         if request.method == "OPTIONS":
             return _nothing()
         if trust is not None and protected.match(request.path):
             given = request.headers.get("Authorization", "")
-            g.caller = trust.caller(given, request.path)
+            record.doing = "token"
+            with record.phase("auth"):
+                record.caller = trust.caller(given, request.path)
+            record.doing = record.route
         return None
 
     @app.after_request
     def complete(response: Response) -> Response:
-        given = request.headers.get("X-Request-ID", "")
-        response.headers["X-Request-ID"] = given if _REQUEST_ID.match(given) else str(uuid4())
+        g.record.end(response.status_code)
+        if request.method == "POST":
+            observing.count(g.record)
+        if request.endpoint not in _ASKED_ALL_THE_TIME:
+            observing.say(g.record)
+        response.headers["X-Request-ID"] = g.record.request_id
         _allow_origin(response, settings.cors_origins)
         if settings.open and request.method == "OPTIONS":
             _allow_private_network(response)
@@ -245,14 +300,14 @@ def _add_services(app: Flask, settings: Settings, answering: Answering) -> None:
         answering.service(service_id)
         body = _body(settings.max_body_bytes)
         with turn:
-            return _json(answering.cards(service_id, body, g.caller))
+            return _json(answering.cards(service_id, body, g.record))
 
     @app.post("/explain/<service_id>")
     def explain(service_id: str) -> Response:
         answering.service(service_id)
         body = _body(settings.max_body_bytes)
         with turn:
-            return _json(answering.explain(service_id, body, g.caller))
+            return _json(answering.explain(service_id, body, g.record))
 
     @app.get("/openapi.json")
     def describe() -> Response:
@@ -270,7 +325,8 @@ def _add_feedback(app: Flask, settings: Settings, answering: Answering) -> None:
         body = _body(limit)
         if feedback is None:
             raise StoreDown("This server was started without a store.")
-        return _json(feedback.take(service_id, body, g.caller))
+        g.record.feedback = heard = parse_feedback(body)
+        return _json(feedback.take(service_id, heard, g.record.caller))
 
 
 def _body(limit: int) -> bytes:
@@ -321,10 +377,12 @@ def _page(page: Page) -> Response:
     return Response(body, mimetype=mimetype, headers={**HEADERS, "Vary": "Accept"})
 
 
-def _add_health(app: Flask, content: Content) -> None:
+def _add_health(app: Flask, content: Content, store: Store | None, metrics: Metrics) -> None:
     version = {
         "version": content.software_version,
         "content": {"version": content.about.version, "hash": content.hash},
+        "fhir": "4.0.1",
+        "cds-hooks": "2.0.1",
     }
 
     @app.get("/livez")
@@ -333,11 +391,24 @@ def _add_health(app: Flask, content: Content) -> None:
 
     @app.get("/readyz")
     def ready() -> Response:
+        if store is not None:
+            try:
+                store.check_writable()
+            except StoreDown:
+                metrics.store_failed("ready")
+                raise
+            metrics.store_works()
         return _json({"status": "ok"})
 
     @app.get("/version")
     def show_version() -> Response:
         return _json(version)
+
+
+def _add_metrics(app: Flask, metrics: Metrics) -> None:
+    @app.get("/metrics")
+    def show_metrics() -> Response:
+        return Response(metrics.text(), content_type=CONTENT_TYPE)
 
 
 def _add_fhir(app: Flask, endpoint: FhirEndpoint) -> None:
@@ -393,6 +464,7 @@ _HTTP_CODES = {404: "not-found", 405: "not-supported", 413: "too-long", 415: "no
 def _add_errors(app: Flask) -> None:
     @app.errorhandler(CdsError)
     def refused(error: CdsError) -> Response:
+        g.record.note_error(error)
         response = _outcome(error.status, error.code, error.text, error.diagnostics)
         if error.status == 401:
             response.headers["WWW-Authenticate"] = "Bearer"
@@ -410,6 +482,7 @@ def _add_errors(app: Flask) -> None:
     @app.errorhandler(Exception)
     def defect(error: Exception) -> Response:
         # The places only: an exception's message may quote what the patient's data made fail.
-        places = "".join(traceback.format_tb(error.__traceback__))
-        log.error("%s at\n%s", type(error).__name__, places)
+        g.record.note_error(error)
+        found = {"error": type(error).__name__, "places": places(error.__traceback__)}
+        log.error("defect", extra={"request_id": g.record.request_id, **found})
         return _outcome(500, "exception", "The server failed; the fault is on its side.")

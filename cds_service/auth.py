@@ -92,9 +92,9 @@ class Authenticator:
         try:
             return self._caller(authorization, path)
         except _Refused as refused:
-            by = f" of {refused.issuer}" if refused.issuer else ""
-            log.warning("401 %s%s", refused.word, by)
-            raise NotAuthenticated from None
+            named = {"client": refused.issuer} if refused.issuer else {}
+            log.warning("token refused", extra={"reason": refused.word, **named})
+            raise NotAuthenticated(refused.word, refused.issuer) from None
 
     def _caller(self, authorization: str, path: str) -> Caller:
         token = _token(authorization)
@@ -112,7 +112,7 @@ class Authenticator:
             self._use_up(claims, client)
         except _Refused as refused:
             raise _Refused(refused.word, client.issuer) from None
-        return Caller(client.issuer, claims.tenant or "")
+        return Caller(client.issuer, claims.tenant or "", client.name)
 
     def _client(self, payload: bytes) -> Client:
         """The listed client that the token says it is from; that is not yet shown."""

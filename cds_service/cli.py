@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +17,7 @@ import msgspec
 from rich.console import Console
 
 from cds_service.answering import Answering
+from cds_service.audit import STDOUT, about_call, events_of, explanation_of
 from cds_service.config import Settings, migrations_dir, read_settings
 from cds_service.content import Content
 from cds_service.errors import (
@@ -32,6 +34,10 @@ from cds_service.vignette_rows import Vignette
 
 F = TypeVar("F", bound=Callable[..., Any])
 PORT = click.IntRange(1, 65535)
+NOBODY_TO_TRUST = (
+    "{}: not set, and nobody can be trusted (docs/security.md says how). "
+    "Use --open to serve this machine only, without client authentication."
+)
 AT_LEAST_ONE = click.IntRange(min=1)
 
 
@@ -82,12 +88,10 @@ def _loaded(settings: Settings, modes: dict[str, str]) -> Content:
     return load_content(settings.hooks_dir, settings.site_file, {**settings.topic_modes, **modes})
 
 
-def _show_content(content: Content, err: bool = False) -> None:
-    click.echo(
-        f"content {content.about.version} {content.hash[:12]} from {content.folder}", err=err
-    )
+def _show_content(content: Content, say: Callable[[str], object] = click.echo) -> None:
+    say(f"content {content.about.version} {content.hash[:12]} from {content.folder}")
     for change in content.overrides:
-        click.echo(f"  site: {change.key} is {change.here} (shipped: {change.shipped})", err=err)
+        say(f"  site: {change.key} is {change.here} (shipped: {change.shipped})")
 
 
 @group.command(epilog="Without --open it needs trusted clients: docs/security.md.")
@@ -126,10 +130,7 @@ def serve(
     if is_open and host not in LOOPBACK:
         raise click.UsageError(f"--open serves loopback only; --host {host} is not.")
     if not is_open and (lacking := ", ".join(missing(settings))):
-        raise click.UsageError(
-            f"{lacking}: not set, and nobody can be trusted (docs/security.md says how). "
-            "Use --open to serve this machine only, without client authentication."
-        )
+        raise click.UsageError(NOBODY_TO_TRUST.format(lacking))
     content = _loaded(settings, modes)
     check_outgoing(content)
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
@@ -137,11 +138,13 @@ def serve(
     # Until granian looks after signals: what is temporary ends with a server that is stopped.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     with opened(settings) if is_open else trusting(settings) as trust:
-        _show_content(content)
+        say = partial(click.echo, err=settings.audit_file == STDOUT)  # which is the audit's then
+        _show_content(content, say)
         for line in trust.says:
-            click.echo(line)
-        said = f"{trust.kind} at {url}/cds-services"
-        run(host, port, workers, {**environ, **trust.environ}, bound=lambda: click.echo(said))
+            say(line)
+        bound = partial(say, f"{trust.kind} at {url}/cds-services")
+        environ |= trust.environ
+        run(host, port, workers, environ, bound, settings.metrics_address)
 
 
 def _worker_settings(
@@ -362,10 +365,12 @@ def _request_options(command: F) -> F:
         click.option(
             "--as-of", type=click.DateTime(["%Y-%m-%d"]), help="Evaluate as if today were this day."
         ),
-        click.argument("request_file", metavar="REQUEST.json", type=click.File("rb")),
     ):
         command = option(command)
     return command
+
+
+request_file = click.argument("request_file", metavar="REQUEST.json", type=click.File("rb"))
 
 
 def _answering(as_of: datetime | None, fetch: bool, modes: dict[str, str]) -> Answering:
@@ -401,6 +406,7 @@ def _service_for(answering: Answering, body: bytes, service_id: str | None) -> s
 
 @group.command()
 @_request_options
+@request_file
 def evaluate(
     request_file: Any,
     as_of: datetime | None,
@@ -424,9 +430,20 @@ def evaluate(
 @group.command()
 @click.option("--json", "as_json", is_flag=True, help="Print the explanation as JSON.")
 @click.option("--all", "everything", is_flag=True, help="Show every question that was asked.")
+@click.option("--request", "request_id", metavar="ID", help="Explain a past call from the audit.")
+@click.option(
+    "--audit",
+    "audit_files",
+    multiple=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Where its record may be (.gz too); by default in CDS_AUDIT_FILE. May be given often.",
+)
 @_request_options
+@click.argument("request_file", metavar="[REQUEST.json]", type=click.File("rb"), required=False)
 def explain(
     request_file: Any,
+    request_id: str | None,
+    audit_files: tuple[Path, ...],
     as_of: datetime | None,
     service_id: str | None,
     fetch: bool,
@@ -435,10 +452,16 @@ def explain(
     everything: bool,
 ) -> None:
     """Print why a request gets which cards ("-" reads standard input); makes no network call unless
-    --fetch.
+    --fetch. With --request, why a past call got them: its X-Request-ID is in every answer and log
+    line.
     """
     from cds_service.terminal import show_explanation
 
+    if (request_id is None) == (request_file is None):
+        raise click.UsageError("Give either REQUEST.json or --request ID.")
+    if request_id is not None:
+        _explain_past(request_id, audit_files, as_json, everything)
+        return
     answering = _answering(as_of, fetch, modes)
     body = request_file.read()
     try:
@@ -450,6 +473,32 @@ def explain(
         click.echo(msgspec.json.format(msgspec.json.encode(explanation), indent=2))
     else:
         show_explanation(Console(), explanation, everything=everything)
+
+
+def _explain_past(
+    request_id: str, files: tuple[Path, ...], as_json: bool, everything: bool
+) -> None:
+    """Prints every call of a request id that the audit has, without its data."""
+    from cds_service.terminal import show_explanation
+    from cds_service.terminal_text import harmless
+
+    named = read_settings().audit_file
+    files = files or ((Path(named),) if named not in ("", STDOUT) else ())
+    if not files:
+        raise click.UsageError("No audit to look in: give --audit FILE, or set CDS_AUDIT_FILE.")
+    try:
+        events = list(events_of(files, request_id))
+    except OSError as error:
+        raise click.ClickException(f"the audit cannot be read: {error.strerror}") from None
+    if not events:
+        raise click.ClickException(f"{request_id} is in none of {', '.join(map(str, files))}")
+    for event in events:
+        if as_json:
+            click.echo(msgspec.json.format(msgspec.json.encode(event), indent=2))
+        else:
+            click.echo(harmless(about_call(event)))
+            if (explanation := explanation_of(event))["verdicts"]:
+                show_explanation(Console(), explanation, everything=everything)
 
 
 def _refuse_charts(body: bytes) -> None:

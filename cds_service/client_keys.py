@@ -85,7 +85,7 @@ class PublishedKeys:
         try:
             found = read_key_set(_get(self._url, self._ways))
         except (requests.RequestException, HTTPError, HTTPException, OSError, ValueError) as error:
-            log.warning("the keys at %s cannot be had: %s", self._url, _why(error))
+            log.warning("keys cannot be had", extra={"url": self._url, "reason": _why(error)})
         finally:
             with self._changed:
                 self._fetching = False
@@ -95,7 +95,7 @@ class PublishedKeys:
                     self._keys, self._fetched_at = found, self._clock()
                 self._changed.notify_all()
         for why in found.refused if found is not None else ():
-            log.warning("of the keys at %s %s", self._url, why)
+            log.warning("key left out", extra={"url": self._url, "reason": why})
 
 
 def _get(url: str, ways: Ways) -> bytes:

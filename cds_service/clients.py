@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -36,11 +36,12 @@ class FhirServer:
 @dataclass(frozen=True, slots=True)
 class Caller:
     """Whose call it is: the issuer of its token and, where the token names one, the tenant. Both
-    are "" for a caller of the open server.
+    are "" for a caller of the open server; `name` is how the clients file calls it.
     """
 
     issuer: str = ""
     tenant: str = ""
+    name: str = field(default="", compare=False)
 
 
 ANYBODY = Caller()

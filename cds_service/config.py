@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cds_service.audit import STDOUT
 from cds_service.errors import ContentError, did_you_mean
+from cds_service.logs import LEVELS
 
 _HERE = Path(__file__).resolve().parent
 
@@ -34,6 +36,9 @@ class Settings:
     patient_secret: bytes = field(default=b"", repr=False)
     ca_bundle: Path | None = None
     https_proxy: str = field(default="", repr=False)  # it may hold a password
+    audit_file: str = ""
+    log_level: str = "info"
+    metrics_address: tuple[str, int] | None = None
     demo_url: str = ""
     demo_page_size: int | None = None
 
@@ -149,6 +154,26 @@ def _proxy(text: str) -> str:
     return text.rstrip("/")
 
 
+def _audit(text: str) -> str:
+    """A file that is there or can be made, or "-"."""
+    if text != STDOUT and not Path(text).parent.is_dir():
+        raise ValueError(f"{Path(text).parent} is no folder")
+    return text
+
+
+def _level(text: str) -> str:
+    if text.lower() not in LEVELS:
+        raise ValueError(f"must be one of {', '.join(LEVELS)}")
+    return text.lower()
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, colon, port = text.rpartition(":")
+    if not colon or not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise ValueError("must be HOST:PORT, such as 127.0.0.1:9464")
+    return host.strip("[]"), int(port)
+
+
 def _positive(text: str) -> float:
     number = float(text)
     if not 0 < number < 3600:
@@ -192,6 +217,9 @@ _VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "CDS_PROTECT_DISCOVERY": ("protect_discovery", _yes),
     "CDS_STORE": ("store_url", _store),
     "CDS_PATIENT_SECRET_FILE": ("patient_secret", _secret),
+    "CDS_AUDIT_FILE": ("audit_file", _audit),
+    "CDS_LOG_LEVEL": ("log_level", _level),
+    "CDS_METRICS_ADDRESS": ("metrics_address", _address),
     "CDS_DEMO_URL": ("demo_url", str),  # where the fixture patients are served
     "CDS_DEMO_PAGE_SIZE": ("demo_page_size", _count),
 }

@@ -2,6 +2,7 @@
 them over HTTP.
 """
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -33,7 +34,11 @@ def running_server(port: int, arguments: list[str]) -> Iterator[str]:
     """
     command = [sys.executable, "-m", "cds_service", "serve", "--open", "--demo"]
     command += ["--until-stdin-closes", "--port", str(port), *arguments]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    # A line in the log for each of its own calls would stand between its cards.
+    environ = {"CDS_LOG_LEVEL": "warning", **os.environ}
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environ
+    )
     try:
         _wait_until_bound(process)
         yield f"http://127.0.0.1:{port}"

@@ -28,13 +28,15 @@ class NotJson(CdsError):
 
 
 class NotAuthenticated(CdsError):
-    """The caller has not shown who it is; never says why."""
+    """The caller has not shown who it is; the answer never says why, `word` does to ourselves."""
 
     status = 401
     code = "login"
 
-    def __init__(self) -> None:
+    def __init__(self, word: str = "", issuer: str = "") -> None:
         super().__init__("Unauthorized")
+        self.word = word
+        self.issuer = issuer
 
 
 class NotAllowed(CdsError):

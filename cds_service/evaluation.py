@@ -17,11 +17,14 @@ MOST_CARDS = "most-cards"
 
 @dataclass(frozen=True, slots=True)
 class Review:
-    """All verdicts of one call, in order of precedence, and the facts they rest on."""
+    """All verdicts of one call, in order of precedence, and the facts they rest on;
+    `overrides_read` is False where nobody could tell what was set aside.
+    """
 
     family: Family
     facts: PatientFacts
     verdicts: tuple[Verdict, ...]
+    overrides_read: bool = True
 
     @property
     def fired(self) -> list[Verdict]:
@@ -37,11 +40,11 @@ def review(
     facts: PatientFacts,
     *,
     also_off: bool = False,
-    hold_back: Callable[[Sequence[Verdict]], None] | None = None,
+    hold_back: Callable[[Sequence[Verdict]], bool] | None = None,
 ) -> Review:
     """The verdict of every topic at the service's hook; topics switched off are evaluated only when
     asked for. `hold_back` is asked once something is about to be shown, and suppresses what
-    somebody has set aside.
+    somebody has set aside; whether it could tell is its answer.
     """
     holding = _Holds(family, facts)
     verdicts: list[Verdict] = []
@@ -66,10 +69,10 @@ def review(
     _yield_to_others(family, content.modes, verdicts)
     for verdict in finished:
         _suppress(verdict, DONE_OR_ORDERED)
-    if hold_back is not None and (shown := [x for x in verdicts if x.outcome == "fired"]):
-        hold_back(shown)
+    shown = [x for x in verdicts if x.outcome == "fired"]
+    is_read = hold_back is None or not shown or hold_back(shown)
     _keep_the_most_urgent(family, verdicts)
-    return Review(family, facts, tuple(verdicts))
+    return Review(family, facts, tuple(verdicts), is_read)
 
 
 def _switched_off(topic: Topic) -> Verdict:

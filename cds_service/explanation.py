@@ -2,11 +2,12 @@
 behind it, as JSON.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 from msgspec import Meta
 
+from cds_service.call_record import KeySettled, TopicOutcome
 from cds_service.cards import Card
 from cds_service.content import Content
 from cds_service.drafts import WHERE as DRAFTS
@@ -146,6 +147,20 @@ class Explanation(TypedDict):
 def verdicts_of(content: Content, review: Review) -> list[TopicVerdict]:
     """Every topic's verdict, in order of precedence."""
     return [_verdict(content, review, verdict) for verdict in review.verdicts]
+
+
+def outcomes_of(content: Content, review: Review) -> Iterator[TopicOutcome]:
+    """Every topic's verdict and its reason alone."""
+    for verdict in review.verdicts:
+        why = _reason(content, review, verdict)
+        yield TopicOutcome(verdict.topic, verdict.outcome, verdict.by, why["code"], why["text"])
+
+
+def keys_of(chart: Chart) -> Iterator[KeySettled]:
+    """What became of every prefetch key."""
+    for source in chart.sources.values():
+        by = source.by or ""
+        yield KeySettled(source.key.name, source.state, by, source.used, source.why)
 
 
 def _verdict(content: Content, review: Review, verdict: Verdict) -> TopicVerdict:

@@ -216,9 +216,8 @@ class Feedback:
     issued: IssuedCards
     now: Callable[[], datetime]
 
-    def take(self, service_id: str, body: bytes, caller: Caller) -> FeedbackTaken:
-        """Stores a body of feedback as a whole; raises CdsError and then stored nothing."""
-        heard = parse_feedback(body)
+    def take(self, service_id: str, heard: Sequence[Heard], caller: Caller) -> FeedbackTaken:
+        """Stores the items of a body as a whole; raises StoreDown and then stored nothing."""
         if not heard:
             return FeedbackTaken(0, 0)
         cards = self._cards_set_aside(heard, caller)

@@ -6,7 +6,7 @@ Answers do not wait for it: one thread of each worker writes what has come toget
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from threading import Lock, Thread, main_thread
@@ -106,11 +106,13 @@ def _suggestions(verdict: Verdict, card: Card) -> str:
 class IssuedCards:
     """Takes in what was answered and writes it soon after; `secret` makes the keys of patients.
 
-    `dropped` counts the cards that found no room, which happens while the store is down.
+    `dropped` counts the cards that found no room, which happens while the store is down; `tell` is
+    told after each write whether the store took it, and how many cards were dropped since.
     """
 
     store: Store
     secret: bytes
+    tell: Callable[[bool, int], None] = lambda works, dropped: None
     dropped: int = 0
     _cards: list[_Row] = field(default_factory=list)
     _charts: Counter[_Chart] = field(default_factory=Counter)
@@ -118,6 +120,7 @@ class IssuedCards:
     _writing: Lock = field(default_factory=Lock)
     _writer: Thread | None = None
     _failed: float = 0.0
+    _told: int = 0
 
     def note(self, answered: Answered) -> None:
         """Takes in an answer; waits for nothing."""
@@ -147,13 +150,19 @@ class IssuedCards:
             try:
                 if charts:
                     self._write(cards, charts)
+                    self._tell(True)
             except StoreDown:
                 self._failed = time.monotonic()
                 with self._waiting:
                     later, self._cards = self._cards, cards
                     self._take(later)
                     self._charts.update(charts)
+                self._tell(False)
                 raise
+
+    def _tell(self, works: bool) -> None:
+        dropped, self._told = self.dropped - self._told, self.dropped
+        self.tell(works, dropped)
 
     def _write(self, cards: list[_Row], charts: Counter[_Chart]) -> None:
         with self.store.writing() as connection:
@@ -175,10 +184,10 @@ class IssuedCards:
             self.flush()
         except StoreDown as down:
             if worked:
-                log.warning("cards issued wait: %s %s", down.text, down.diagnostics)
+                log.warning("cards issued wait", extra={"reason": down.diagnostics or down.text})
             return False
         if not worked:
-            log.warning("cards issued are written again; %d were dropped so far", self.dropped)
+            log.warning("cards issued are written again", extra={"dropped": self.dropped})
         return True
 
 

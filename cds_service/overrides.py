@@ -125,18 +125,20 @@ class Overrides:
 
     def hold_back(
         self, content: Content, family: Family, facts: PatientFacts, call: Call, caller: Caller
-    ) -> Callable[[Sequence[Verdict]], None]:
+    ) -> Callable[[Sequence[Verdict]], bool]:
         """What suppresses those of the verdicts about to be shown that an override, or having been
-        shown lately, silences; without the store nothing does.
+        shown lately, silences; without the store nothing does, and its answer is False.
         """
 
-        def hold(verdicts: Sequence[Verdict]) -> None:
+        def hold(verdicts: Sequence[Verdict]) -> bool:
             take_fingerprints(family, facts, verdicts)
             asked = self._asked(call, caller)
             try:
                 self._hold(content, family, facts, asked, verdicts)
+                return True
             except StoreDown:
-                log.warning("overrides were not read: the store cannot be reached")
+                log.warning("overrides not read", extra={"reason": "the store cannot be reached"})
+                return False
 
         return hold
 

@@ -2,7 +2,6 @@
 same settings.
 """
 
-import logging
 import multiprocessing
 import os
 import signal
@@ -23,6 +22,8 @@ from cds_service.app import create_app
 from cds_service.config import fixtures_dir, read_settings
 from cds_service.errors import CannotServe
 from cds_service.fhir_endpoint import FhirEndpoint, load_patients
+from cds_service.logs import write_logs
+from cds_service.metrics import Exposed, counted_together
 
 # A worker's threads. One is taken for as long as a caller takes to send a body, so there are more
 # than calls are answered at once (app.AT_ONCE); those that idle end by themselves.
@@ -35,8 +36,8 @@ _NOT_HERE = (EADDRNOTAVAIL, EAFNOSUPPORT)  # a machine without IPv6
 def application() -> Flask:
     """The WSGI application of one worker, by the environment that its parent set."""
     _end_with_the_parent()
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s %(message)s")
     settings = read_settings()
+    write_logs(settings.log_level)
     demo = None
     if settings.demo_url:
         patients = load_patients(fixtures_dir() / "patients", datetime.now(UTC).date())
@@ -59,13 +60,42 @@ def _end_with_the_parent() -> None:
 
 
 def run(
-    host: str, port: int, workers: int, environ: Mapping[str, str], bound: Callable[[], object]
+    host: str,
+    port: int,
+    workers: int,
+    environ: Mapping[str, str],
+    bound: Callable[[], object],
+    metrics_address: tuple[str, int] | None = None,
 ) -> None:
     """Serves until it is told to stop; `environ` is added to the workers' environment, `bound` is
-    called once the port answers. Raises CannotServe when it cannot be had.
+    called once the port answers. Raises CannotServe when it, or the address of the metrics, cannot
+    be had.
     """
     claim = _claimed(host, port)
     os.environ.update(environ)
+    with counted_together():
+        exposed = _exposed(metrics_address)
+        try:
+            _serve(host, port, workers, bound, exposed)
+        finally:
+            claim.close()
+            if exposed is not None:
+                exposed.server_close()
+
+
+def _exposed(address: tuple[str, int] | None) -> Exposed | None:
+    if address is None:
+        return None
+    try:
+        return Exposed(*address)
+    except OSError as error:
+        why = error.strerror or type(error).__name__
+        raise CannotServe(f"CDS_METRICS_ADDRESS: {address[0]} port {address[1]}: {why}") from None
+
+
+def _serve(
+    host: str, port: int, workers: int, bound: Callable[[], object], exposed: Exposed | None
+) -> None:
     address = "127.0.0.1" if host == "localhost" else host  # granian resolves no names
     server = Granian(
         "cds_service.serving:application",
@@ -81,12 +111,12 @@ def run(
         workers_kill_timeout=SECONDS_TO_END,
     )
     server.on_startup(Thread(target=_await_bound, args=(address, port, bound), daemon=True).start)
+    if exposed is not None:
+        server.on_startup(exposed.start)
     try:
         server.serve()
     except (OSError, RuntimeError) as error:
         raise CannotServe(f"{host} port {port} cannot be served: {_first_line(error)}") from None
-    finally:
-        claim.close()
 
 
 def _claimed(host: str, port: int) -> socket.socket:

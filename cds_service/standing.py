@@ -11,6 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from urllib.parse import urlsplit
 
+from cds_service.audit import STDOUT, AuditFile
 from cds_service.clients import is_loopback, read_clients
 from cds_service.config import Settings, migrations_dir
 from cds_service.errors import CannotServe, StoreDown
@@ -46,6 +47,7 @@ def trusting(settings: Settings) -> Iterator[Standing]:
         (
             *(f"trusts {x}" for x in clients),
             f"is called at {' '.join(settings.public_urls)}; discovery is {discovery}",
+            _audit(settings) or "no audit: CDS_AUDIT_FILE is not set",
         ),
         {"CDS_OPEN": "0"},
     )
@@ -75,12 +77,21 @@ def opened(settings: Settings) -> Iterator[Standing]:
             secret.write_bytes(secrets.token_bytes(32))
             environ[_SECRET] = str(secret)
         _prepare_store(store)
-        unused = ("CDS_CLIENTS_FILE is not used: --open asks nobody",)
-        yield Standing(
-            "open server without client authentication",
-            unused if settings.clients_file else (),
-            environ,
-        )
+        unused = "CDS_CLIENTS_FILE is not used: --open asks nobody" if settings.clients_file else ""
+        says = tuple(x for x in (unused, _audit(settings)) if x)
+        yield Standing("open server without client authentication", says, environ)
+
+
+def _audit(settings: Settings) -> str:
+    """Where the audit goes, "" for nowhere; raises CannotServe when it cannot go there."""
+    name = settings.audit_file
+    if not name:
+        return ""
+    try:
+        AuditFile(name).check()
+    except OSError as error:
+        raise CannotServe(f"CDS_AUDIT_FILE: {name} cannot be written: {error.strerror}") from None
+    return f"audit in {'the standard output' if name == STDOUT else name}"
 
 
 def _make_private(file: Path) -> None:

@@ -148,6 +148,15 @@ class Store:
         with self.writing() as connection:
             connection.execute(TOKEN_USED.delete().where(TOKEN_USED.c.until < before))
 
+    def check_writable(self) -> None:
+        """Raises StoreDown unless a write comes to the disk."""
+        with self.writing() as connection:
+            insert = insert_into(connection, TOKEN_USED).values(issuer="", token="", until=0)
+            again = insert.on_conflict_do_update(
+                index_elements=["issuer", "token"], set_={"until": TOKEN_USED.c.until + 1}
+            )
+            connection.execute(again)
+
     def check(self) -> None:
         """Raises CannotServe unless the schema is the one this software writes."""
         found = self.schema()

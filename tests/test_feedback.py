@@ -496,10 +496,10 @@ def test_only_cards_of_the_same_issuer_and_tenant_are_acted_on(store: Store) -> 
     _insert(store, _card("strange", stranger))
     feedback = Feedback(store, IssuedCards(store, b"s" * 32), now)
     cards = ("mine", "other", "shade", "strange")
-    taken = feedback.take("alp-review", said(*map(overridden, cards)), mine)
+    taken = feedback.take("alp-review", parse_feedback(said(*map(overridden, cards))), mine)
     assert (taken.stored, taken.repeated) == (4, 0)
     assert [(x["card"], x["tenant"]) for x in rows(store, OVERRIDE)] == [("mine", "north")]
-    again = feedback.take("alp-review", said(*map(overridden, cards)), other)
+    again = feedback.take("alp-review", parse_feedback(said(*map(overridden, cards))), other)
     assert (again.stored, again.repeated) == (4, 0)  # the same words of somebody else
     assert [x["card"] for x in rows(store, OVERRIDE, tenant="south")] == ["other"]
 
@@ -508,7 +508,7 @@ def test_a_card_that_another_worker_is_about_to_write_is_found(store: Store) -> 
     late = Timer(0.15, _insert, (store, _card("late")))
     late.start()
     feedback = Feedback(store, IssuedCards(store, b"s" * 32), now)
-    feedback.take("alp-review", said(overridden("late")), ANYBODY)
+    feedback.take("alp-review", parse_feedback(said(overridden("late"))), ANYBODY)
     late.join()
     assert [x["card"] for x in rows(store, OVERRIDE)] == ["late"]
 
@@ -517,14 +517,18 @@ def test_a_card_that_waits_in_this_worker_is_written_before_it_is_looked_for(sto
     issued = IssuedCards(store, b"s" * 32)
     issued._take([_card("waiting")])  # and no thread that would write it
     issued._charts[("2026-01-01", "", "s", "c")] += 1
-    Feedback(store, issued, now).take("alp-review", said(overridden("waiting")), ANYBODY)
+    Feedback(store, issued, now).take(
+        "alp-review", parse_feedback(said(overridden("waiting"))), ANYBODY
+    )
     assert [x["card"] for x in rows(store, OVERRIDE)] == ["waiting"]
 
 
 def test_a_card_that_was_set_aside_and_accepted_at_once_is_one_override(store: Store) -> None:
     _insert(store, _card("both"))
     feedback = Feedback(store, IssuedCards(store, b"s" * 32), now)
-    feedback.take("alp-review", said(overridden("both", "later"), accepted("both")), ANYBODY)
+    feedback.take(
+        "alp-review", parse_feedback(said(overridden("both", "later"), accepted("both"))), ANYBODY
+    )
     assert [x["reason"] for x in rows(store, OVERRIDE)] == ["later"]
 
 

@@ -19,17 +19,28 @@ HOOKS = ROOT / "hooks"
 
 # Bytes, resources, facts, rules, cards, HTTP: a module imports only from those before it.
 ORDER = (
-    *("__init__", "errors", "toml_files", "jwks", "addresses", "clients", "store", "client_keys"),
+    *("__init__", "errors", "logs", "toml_files", "jwks", "addresses", "clients", "store"),
+    "client_keys",
     "auth",
     *("dates", "quantity", "resources", "fhir_files", "terminology"),
     *("hook_request", "fhir_client", "deliveries", "drafts", "prefetch", "entries", "results"),
     "evidence",
     *("holdings", "facts", "rules", "orders", "content_files", "content_python", "content_laws"),
     *("content_references", "content"),
-    *("site", "loading", "overrides", "evaluation", "cards", "issued", "feedback", "explanation"),
-    *("answering", "discovery"),
+    *("site", "loading", "overrides", "evaluation", "cards", "issued", "feedback", "call_record"),
+    *("explanation", "answering", "discovery"),
     *("rule_code", "rule_questions", "topic_shape", "topic_reading", "topics", "topic_pages"),
-    *("openapi", "config", "fhir_endpoint", "vignette_rows", "vignette_charts", "vignettes"),
+    *(
+        "openapi",
+        "audit",
+        "config",
+        "metrics",
+        "observing",
+        "fhir_endpoint",
+        "vignette_rows",
+        "vignette_charts",
+        "vignettes",
+    ),
     *("checking", "outgoing", "terminal_text", "dot_plot", "terminal", "report"),
     *("app", "serving", "standing", "demonstration", "minting", "cli", "__main__"),
 )
@@ -215,7 +226,18 @@ ORDINARY = {
     # this design's own: a delivery of prefetch, orders, variants and words of a card
     *("delivery", "explanation", "order", "share", "variant", "whole", "words"),
     # plain English
-    *("another", "count", "lower", "multi", "multiple", "other", "positive", "present", "right"),
+    *(
+        "another",
+        "count",
+        "failure",
+        "lower",
+        "multi",
+        "multiple",
+        "other",
+        "positive",
+        "present",
+        "right",
+    ),
 }
 
 

@@ -17,12 +17,13 @@ import pytest
 import requests
 
 from cds_service.answering import Answering
+from cds_service.call_record import CallRecord
 from cds_service.checking import builder_for, in_modes, vignettes_of
 from cds_service.clients import ANYBODY, Caller
 from cds_service.config import migrations_dir
 from cds_service.content import Content
 from cds_service.errors import StoreDown
-from cds_service.feedback import Feedback
+from cds_service.feedback import Feedback, parse_feedback
 from cds_service.issued import IssuedCards
 from cds_service.loading import load_content
 from cds_service.overrides import Overrides
@@ -91,15 +92,15 @@ class Desk:
 
     def cards(self, body: Json, caller: Caller = ANYBODY) -> dict[str, Any]:
         """The cards by their topic."""
-        found = self.answering.cards(
-            SERVICES[body["hook"]], msgspec.json.encode(body), caller
-        ).cards
+        record = CallRecord(caller=caller)
+        service = SERVICES[body["hook"]]
+        found = self.answering.cards(service, msgspec.json.encode(body), record).cards
         return {x.source.topic.code: x for x in found}
 
     def verdict(self, body: Json, topic: str, caller: Caller = ANYBODY) -> Json:
-        explained = self.answering.explain(
-            SERVICES[body["hook"]], msgspec.json.encode(body), caller
-        )
+        record = CallRecord(caller=caller)
+        service = SERVICES[body["hook"]]
+        explained = self.answering.explain(service, msgspec.json.encode(body), record)
         [found] = [x for x in explained["verdicts"] if x["topic"] == topic]
         return dict(found)
 
@@ -115,8 +116,8 @@ class Desk:
         card = self.cards(body, caller)[topic]
         item = {"card": card.uuid, "outcomeTimestamp": self.now().isoformat(), **became}
         feedback = Feedback(self.store, self.issued, self.now)
-        body_bytes = msgspec.json.encode({"feedback": [item]})
-        assert feedback.take(SERVICES[body["hook"]], body_bytes, caller).stored == 1
+        heard = parse_feedback(msgspec.json.encode({"feedback": [item]}))
+        assert feedback.take(SERVICES[body["hook"]], heard, caller).stored == 1
 
     def is_silent(self, body: Json, topic: str = LOW, caller: Caller = ANYBODY) -> bool:
         """Whether an override, and nothing else, keeps the topic's card back."""

@@ -14,7 +14,7 @@ from sqlalchemy import func, select
 
 from cds_service.cli import group
 from cds_service.clients import Caller
-from cds_service.feedback import Feedback
+from cds_service.feedback import Feedback, parse_feedback
 from cds_service.issued import IssuedCards
 from cds_service.store import CARD, CHARTS_SEEN, OVERRIDE, TABLES, Store
 from tests.databases import Databases, opened
@@ -50,7 +50,8 @@ class Kept:
     def hear(self, day: str, *items: Json, caller: Caller = NORTH) -> None:
         at = datetime.fromisoformat(f"{day}T12:00:00+00:00")
         feedback = Feedback(self.store, IssuedCards(self.store, b"s" * 32), lambda: at)
-        feedback.take("s", json.dumps({"feedback": items}).encode(), caller)
+        heard = parse_feedback(json.dumps({"feedback": items}).encode())
+        feedback.take("s", heard, caller)
 
     def said(self, *arguments: str) -> str:
         found = self.run(*arguments)

@@ -21,6 +21,7 @@ from flask import Flask
 
 from cds_service.addresses import EVERYWHERE, Resolve, is_allowed
 from cds_service.answering import Answering
+from cds_service.call_record import CallRecord
 from cds_service.clients import ANYBODY, Caller
 from cds_service.clients import FhirServer as Server
 from cds_service.config import Settings
@@ -173,10 +174,10 @@ class Asking:
         text = json.dumps(body).encode()
         try:
             status = 200
-            self._answering.cards("alp-review", text, caller)
+            self._answering.cards("alp-review", text, CallRecord(caller=caller))
         except CdsError as error:
             status = error.status
-        found = self._answering.explain("alp-review", text, caller)
+        found = self._answering.explain("alp-review", text, CallRecord(caller=caller))
         assert found["status"] == status
         why = {x["key"]: x["why"] for x in found["data"] if "why" in x}
         return Told(status, cards_of(found), why)

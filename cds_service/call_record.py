@@ -1,0 +1,153 @@
+"""One request from its first byte to its answer: what it was, what became of it, and how long each
+part took. Audit, metrics and log are made of it.
+"""
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from cds_service.clients import ANYBODY, Caller
+from cds_service.errors import CdsError, NotAuthenticated, StoreDown
+from cds_service.feedback import Heard
+from cds_service.fhir_client import Fetched
+from cds_service.hook_request import Call
+from cds_service.prefetch import Fetcher
+
+PHASES = ("auth", "decode", "fetch", "facts", "rules", "cards")
+
+
+class TopicOutcome(NamedTuple):
+    """A topic's verdict, what held it back, and the reason: `code` for machines, `text` for people;
+    neither holds anything of the chart.
+    """
+
+    topic: str
+    verdict: str
+    by: str
+    code: str
+    text: str
+
+
+class CardGiven(NamedTuple):
+    """A card of the answer."""
+
+    id: str
+    topic: str
+    indicator: str
+
+
+class KeySettled(NamedTuple):
+    """What became of a prefetch key: how it was had ("" where nothing answered it), how many
+    resources it gave, and why it is not answered.
+    """
+
+    key: str
+    state: str
+    by: str
+    used: int
+    why: str
+
+
+@dataclass(slots=True)
+class CallRecord:
+    """What is known of one request so far; `service` is "" where it asks none of ours, `call` None
+    until its body is read, `status` 0 until it is answered.
+
+    `error` is the issue code of an answer that is none of those asked for and `why` what it names,
+    `doing` is what is under way, `refused` says in a word why a token was not taken, `limited`
+    whose limit a request was over, `store_failures` what the store was needed for and could not do,
+    `fetch_failures` why queries were not answered.
+    """
+
+    request_id: str = ""
+    route: str = ""
+    peer: str = ""
+    service: str = ""
+    at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    caller: Caller = ANYBODY
+    call: Call | None = None
+    as_of: str = ""
+    outcomes: tuple[TopicOutcome, ...] = ()
+    keys: tuple[KeySettled, ...] = ()
+    cards: tuple[CardGiven, ...] = ()
+    feedback: tuple[Heard, ...] = ()
+    status: int = 0
+    error: str = ""
+    why: str = ""
+    doing: str = ""
+    refused: str = ""
+    limited: str = ""
+    store_failures: list[str] = field(default_factory=list)
+    fetch_failures: list[str] = field(default_factory=list)
+    fetches: list[float] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+    _began: float = field(default_factory=time.perf_counter)
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Adds the time until the end of the block to a phase, less that of phases inside it."""
+        began, others = time.perf_counter(), sum(self.seconds.values())
+        try:
+            yield
+        finally:
+            inside = sum(self.seconds.values()) - others
+            spent = time.perf_counter() - began - inside
+            self.seconds[name] = self.seconds.get(name, 0.0) + spent
+
+    def note_error(self, error: Exception) -> None:
+        """Notes why the answer is none of those that were asked for."""
+        self.error = error.code if isinstance(error, CdsError) else "exception"
+        self.why = error.diagnostics or error.text if isinstance(error, CdsError) else ""
+        if isinstance(error, NotAuthenticated):
+            self.refused = error.word
+        if isinstance(error, StoreDown):
+            self.store_failures.append(self.doing or self.route)
+
+    def end(self, status: int) -> None:
+        """Notes the answer's status; the total time is until here."""
+        self.status = status
+        self.seconds["total"] = time.perf_counter() - self._began
+
+    def outcome(self) -> str:
+        """What the caller got: "cards", "none", "not-evaluated", "ok", or the HTTP status of an
+        error.
+        """
+        if self.status != 200:
+            return str(self.status)
+        if self.route != "service":
+            return "ok"
+        if self.error:
+            return "not-evaluated"
+        return "cards" if self.cards else "none"
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedFetcher:
+    """A fetcher that notes in a record what it took and what failed."""
+
+    fetcher: Fetcher
+    record: CallRecord
+
+    def refusal(self, base: str, caller: Caller, subject: str | None) -> str:
+        """As of the fetcher."""
+        return self.fetcher.refusal(base, caller, subject)
+
+    def fetch(
+        self,
+        base: str,
+        queries: Mapping[str, str],
+        *,
+        token: str | None,
+        seconds: float,
+        caller: Caller,
+    ) -> dict[str, Fetched]:
+        """As of the fetcher."""
+        began = time.perf_counter()
+        with self.record.phase("fetch"):
+            found = self.fetcher.fetch(base, queries, token=token, seconds=seconds, caller=caller)
+        self.record.fetches.append(time.perf_counter() - began)
+        self.record.fetch_failures += [x.why for x in found.values() if x.state == "failed"]
+        return found

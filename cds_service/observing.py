@@ -1,0 +1,51 @@
+"""Tells audit, metrics and log of each request, once its answer is known and before it is sent."""
+
+import logging
+from dataclasses import dataclass
+
+from cds_service.audit import AuditFile, event_of
+from cds_service.call_record import CallRecord
+from cds_service.config import Settings
+from cds_service.content import Content
+from cds_service.metrics import Metrics
+
+CALLS = ("service", "explain", "feedback")  # those of a patient, or of what a user answered
+log = logging.getLogger("cds_service")
+
+
+@dataclass(frozen=True, slots=True)
+class Observing:
+    """Takes the records of one process's requests."""
+
+    settings: Settings
+    content: Content
+    metrics: Metrics
+
+    def count(self, record: CallRecord) -> None:
+        """Counts and audits a request of a patient or of feedback, others not."""
+        if record.route not in CALLS:
+            return
+        self.metrics.count(record)
+        if not self.settings.audit_file:
+            return
+        about, site = self.content.about, self.settings.public_url
+        software = f"cds-service {self.content.software_version}"
+        event = event_of(record, software, f"{about.version} {self.content.hash}", site)
+        try:
+            AuditFile(self.settings.audit_file).write(event)
+        except OSError as error:  # a card is worth more than its record
+            self.metrics.audit_failed()
+            log.error("audit record lost", extra={"reason": error.strerror or str(error)})
+
+    def say(self, record: CallRecord) -> None:
+        """Logs a request; its path is not in the line, nor anything else that a client wrote."""
+        said = {
+            "request_id": record.request_id,
+            "route": record.route,
+            "service": record.service,
+            "client": record.caller.name,
+            "status": record.status,
+            "outcome": record.outcome(),
+            "milliseconds": round(record.seconds["total"] * 1000, 1),
+        }
+        log.info("answered", extra={name: value for name, value in said.items() if value != ""})
