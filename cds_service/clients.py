@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _Said = Annotated[str, Meta(pattern=r"^[^\s\x00-\x1f\x7f]+\Z", max_length=2000)]
 _Seconds = Annotated[int, Meta(ge=1, le=86_400)]
+_BASE = re.compile(r"https://[^/\s?#@]+(/(?!\.{1,2}(/|\Z))[^/\s?#\\]*)*\Z")
 _URL = re.compile(r"https?://[^/\s?#@]+(/[^\s?#]*)?(\?[^\s#]*)?\Z")
 
 
@@ -177,8 +178,8 @@ def _keys(path: Path, where: str, file: str) -> "KeySet":
 
 
 def _fhir_server(path: Path, where: str, row: _FhirServerRow) -> FhirServer:
-    if not _URL.match(row.url) or "?" in row.url:
-        raise ContentError(path.name, f"{where}.url", "must be an http(s) base URL")
+    if not _BASE.match(row.url):
+        raise ContentError(path.name, f"{where}.url", "must be an https base URL")
     try:
         networks = tuple(map(ip_network, row.networks))
     except ValueError as error:
