@@ -12,9 +12,12 @@ from socket import create_server
 
 import pytest
 import requests
+from prometheus_client import Counter
 
+from cds_service.metrics import Metrics
 from tests.exchanges import LOW, NORMAL, SERVICE, Json, as_bytes, request
 from tests.loopback import (
+    ROOT,
     FhirServer,
     Running,
     ended,
@@ -213,3 +216,14 @@ def _kill_a_worker(server: Running) -> None:
             return False
 
     wait_until(answers, "the new worker does not answer")
+
+
+def test_the_page_names_every_metric_there_is_with_its_labels() -> None:
+    page = (ROOT / "docs" / "audit.md").read_text("utf-8")
+    said = {
+        name: frozenset(re.findall(r"`(\w+)`", labels))
+        for name, labels in re.findall(r"^\| `(cds_\w+)` \|([^|]*)\|", page, re.MULTILINE)
+    }
+    named = [x for x in vars(Metrics()).values() if hasattr(x, "_labelnames")]
+    made = {x._name + "_total" * isinstance(x, Counter): frozenset(x._labelnames) for x in named}
+    assert said == made
