@@ -133,7 +133,8 @@ class Metrics:
         for phase, seconds in record.seconds.items():
             self._seconds.labels(phase).observe(seconds)
         for key in record.keys:
-            self._keys.labels(record.service, client, key.key, key.by or key.state).inc()
+            state = key.by if key.state == "answered" else key.state
+            self._keys.labels(record.service, client, key.key, state).inc()
         for topic, verdict, by, code, _ in record.outcomes:
             if verdict == "suppressed":
                 self._suppressed.labels(topic, by).inc()

@@ -2,8 +2,9 @@
 
 gunicorn --config deploy/gunicorn.conf.py 'cds_service.serving:application()'
 
-Settings are the same CDS_ variables. `cds-service migrate` comes first: only `serve` brings a SQLite
-store up to date by itself.
+Settings are the same CDS_ variables. `cds-service migrate` comes first: only `serve` brings a
+SQLite store up to date by itself. For /metrics over all workers PROMETHEUS_MULTIPROC_DIR names an
+empty folder.
 """
 
 import os

@@ -2,6 +2,7 @@
 calls, and the product itself in a process of its own.
 """
 
+import json
 import os
 import shutil
 import ssl
@@ -18,6 +19,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from socket import SHUT_WR, create_connection, create_server, socket
 from socketserver import StreamRequestHandler, ThreadingTCPServer
+from typing import Any
 from urllib.parse import unquote
 
 import pytest
@@ -285,6 +287,11 @@ class Running:
     def output(self) -> str:
         """What it has printed so far, on both streams."""
         return self._output.read_text(encoding="utf-8")
+
+    def logged(self, event: str) -> list[dict[str, Any]]:
+        """The lines of its log about an event."""
+        lines = [json.loads(x) for x in self.output.splitlines() if x.startswith('{"at"')]
+        return [x for x in lines if x["event"] == event]
 
     def children(self) -> list[int]:
         """The pids of its workers."""

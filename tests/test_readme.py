@@ -119,8 +119,8 @@ def test_the_site_file_that_is_shown_loads_and_changes_what_it_names(tmp_path: P
 
 
 def test_the_settings_are_those_of_the_code_with_their_defaults() -> None:
-    security = (ROOT / "docs" / "security.md").read_text("utf-8")
-    rows = re.findall(r"^\| `(CDS_\w+)` \| .+ \| (.+) \|$", TEXT + security, re.M)
+    pages = [(ROOT / "docs" / x).read_text("utf-8") for x in ("security.md", "audit.md")]
+    rows = re.findall(r"^\| `(CDS_\w+)` \| .+ \| (.+) \|$", "".join((TEXT, *pages)), re.M)
     with pytest.raises(ContentError) as refused:
         read_settings({"CDS_X": "1"})
     assert [x for x, _ in rows] != []
