@@ -77,6 +77,13 @@ def test_what_compose_sets_is_a_setting() -> None:
     assert "CDS_STORE" in set_there
 
 
+def test_the_service_is_told_of_its_proxy_where_it_can_be() -> None:
+    """Else the limit of a peer would be one limit of all that come through nginx."""
+    told_by_compose = "CDS_PROXIES" in services()["cds-service"]["environment"]
+    told_to_pods = "CDS_PROXIES" in (DEPLOY / "kubernetes" / "deployment.yaml").read_text("utf-8")
+    assert {told_by_compose, told_to_pods} == {"CDS_PROXIES" in known_settings()}
+
+
 def test_compose_opens_https_to_the_world_and_numbers_to_its_host_alone() -> None:
     ports = {name: one["ports"] for name, one in services().items() if "ports" in one}
     assert ports == {"nginx": ["443:8443"], "cds-service": ["127.0.0.1:9464:9464"]}
