@@ -26,6 +26,7 @@ from cds_service.explanation import (
 from cds_service.facts import PatientFacts
 from cds_service.hook_request import Call, parse_call
 from cds_service.issued import Answered, IssuedCards
+from cds_service.modes import switched
 from cds_service.overrides import Overrides
 from cds_service.prefetch import Fetcher, Unsettled, settle, undeclared_line
 
@@ -81,7 +82,8 @@ class Answering:
         hold_back = None
         if self.overrides is not None:
             hold_back = self.overrides.hold_back(self.content, family, facts, call, caller)
-        return review(self.content, family, service, facts, also_off=also_off, hold_back=hold_back)
+        modes = switched(self.content.modes, caller.modes)
+        return review(family, service, facts, modes, also_off=also_off, hold_back=hold_back)
 
     def _writer(self, call: Call) -> CardWriter:
         return CardWriter(self.content, call.context, public_url=self.public_url)

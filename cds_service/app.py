@@ -21,8 +21,9 @@ from werkzeug.routing import BaseConverter
 from cds_service import openapi
 from cds_service.answering import Answering
 from cds_service.auth import Authenticator
+from cds_service.cards import not_evaluated
 from cds_service.client_keys import Ways
-from cds_service.clients import ANYBODY, Client, read_clients
+from cds_service.clients import ANYBODY, Caller, Client, read_clients
 from cds_service.config import Settings
 from cds_service.content import Content
 from cds_service.discovery import discovery
@@ -52,6 +53,7 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 _ENCODING = re.compile(r"[a-z0-9-]{1,16}\Z")
 _PROTECTED = re.compile(r"/(cds-services|explain)/")
 _PROTECTED_ALL = re.compile(r"/cds-services\Z|/(cds-services|explain)/")
+_CALL = "call"
 _FORWARDED = re.compile(r"(x-)?forwarded(-|\Z)", re.IGNORECASE)
 log = logging.getLogger("cds_service")
 
@@ -86,7 +88,7 @@ def create_app(
     endpoint at /fhir.
     """
     content = load_content(settings.hooks_dir, settings.site_file, settings.topic_modes)
-    clients = _trusted(settings)
+    clients = _trusted(settings, content)
     fetcher = _fetcher(settings, clients)
     issued = _issued(settings)
     answering = Answering(
@@ -140,11 +142,11 @@ def _overrides(
 # -- before and after every call ---------------------------------------------------------------
 
 
-def _trusted(settings: Settings) -> tuple[Client, ...]:
+def _trusted(settings: Settings, content: Content) -> tuple[Client, ...]:
     """The clients of the file; the open server knows none."""
-    return (
-        read_clients(settings.clients_file) if settings.clients_file and not settings.open else ()
-    )
+    if settings.clients_file is None or settings.open:
+        return ()
+    return read_clients(settings.clients_file, content.topics())
 
 
 def _authenticator(
@@ -166,7 +168,7 @@ def _add_guards(app: Flask, settings: Settings, trust: Authenticator | None) -> 
             return _nothing()
         if trust is not None and protected.match(request.path):
             given = request.headers.get("Authorization", "")
-            g.caller = trust.caller(given, request.path)
+            g.caller = trust.caller(given, request.path, _remember)
         return None
 
     @app.after_request
@@ -179,6 +181,11 @@ def _add_guards(app: Flask, settings: Settings, trust: Authenticator | None) -> 
         if request.method == "POST":
             response.headers["Cache-Control"] = "no-store"
         return response
+
+
+def _remember(caller: Caller) -> None:
+    """Whoever has shown who it is, is answered as agreed with it, whatever comes after."""
+    g.caller = caller
 
 
 def _nothing() -> Response:
@@ -240,7 +247,7 @@ def _add_services(app: Flask, settings: Settings, answering: Answering) -> None:
     def discover() -> Response:
         return Response(listed, mimetype=JSON)
 
-    @app.post("/cds-services/<service_id>")
+    @app.post("/cds-services/<service_id>", endpoint=_CALL)
     def call(service_id: str) -> Response:
         answering.service(service_id)
         body = _body(settings.max_body_bytes)
@@ -380,6 +387,15 @@ def _add_index(app: Flask, answering: Answering, public_url: str, has_fhir: bool
 # -- errors ------------------------------------------------------------------------------------
 
 
+def _refused(status: int, code: str, text: str, diagnostics: str = "") -> Response:
+    """An OperationOutcome; of a call whose client is never sent an error, that nothing was
+    evaluated. Who calls, and for what, is settled before.
+    """
+    if g.caller.quiet and request.endpoint == _CALL and status not in (401, 403, 404):
+        return _json(not_evaluated(status, code, text, diagnostics))
+    return _outcome(status, code, text, diagnostics)
+
+
 def _outcome(status: int, code: str, text: str, diagnostics: str = "") -> Response:
     issue = {"severity": "error", "code": code, "details": {"text": text}}
     if diagnostics:
@@ -393,15 +409,15 @@ _HTTP_CODES = {404: "not-found", 405: "not-supported", 413: "too-long", 415: "no
 def _add_errors(app: Flask) -> None:
     @app.errorhandler(CdsError)
     def refused(error: CdsError) -> Response:
-        response = _outcome(error.status, error.code, error.text, error.diagnostics)
-        if error.status == 401:
+        response = _refused(error.status, error.code, error.text, error.diagnostics)
+        if response.status_code == 401:
             response.headers["WWW-Authenticate"] = "Bearer"
         return response
 
     @app.errorhandler(HTTPException)
     def http_error(error: HTTPException) -> Response:
         status = error.code or 500
-        response = _outcome(status, _HTTP_CODES.get(status, "processing"), error.name)
+        response = _refused(status, _HTTP_CODES.get(status, "processing"), error.name)
         for name, value in error.get_headers(request.environ):
             if name == "Allow":
                 response.headers[name] = value
@@ -412,4 +428,4 @@ def _add_errors(app: Flask) -> None:
         # The places only: an exception's message may quote what the patient's data made fail.
         places = "".join(traceback.format_tb(error.__traceback__))
         log.error("%s at\n%s", type(error).__name__, places)
-        return _outcome(500, "exception", "The server failed; the fault is on its side.")
+        return _refused(500, "exception", "The server failed; the fault is on its side.")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cds_service.errors import ContentError, did_you_mean
+from cds_service.modes import Mode, topic_and_mode
 
 _HERE = Path(__file__).resolve().parent
 
@@ -26,7 +27,7 @@ class Settings:
     max_body_bytes: int = 20_000_000
     cors_origins: tuple[str, ...] = ("*",)
     open: bool = False
-    topic_modes: Mapping[str, str] = field(default_factory=dict)
+    topic_modes: Mapping[str, Mode] = field(default_factory=dict)
     public_urls: tuple[str, ...] = ()
     clients_file: Path | None = None
     protect_discovery: bool = False
@@ -169,11 +170,8 @@ def _yes(text: str) -> bool:
     return text == "1"
 
 
-def _modes(text: str) -> dict[str, str]:
-    pairs = [item.partition("=") for item in _words(text)]
-    if not all(sep for _, sep, _ in pairs):
-        raise ValueError("must be like TOPIC=shadow")
-    return {topic: mode for topic, _, mode in pairs}
+def _modes(text: str) -> dict[str, Mode]:
+    return dict(map(topic_and_mode, _words(text)))
 
 
 _VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {

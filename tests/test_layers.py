@@ -19,7 +19,8 @@ HOOKS = ROOT / "hooks"
 
 # Bytes, resources, facts, rules, cards, HTTP: a module imports only from those before it.
 ORDER = (
-    *("__init__", "errors", "toml_files", "jwks", "addresses", "clients", "store", "client_keys"),
+    *("__init__", "errors", "modes", "toml_files", "jwks", "addresses", "clients", "store"),
+    "client_keys",
     "auth",
     *("dates", "quantity", "resources", "fhir_files", "terminology"),
     *("hook_request", "fhir_client", "deliveries", "drafts", "prefetch", "entries", "results"),
@@ -215,7 +216,18 @@ ORDINARY = {
     # this design's own: a delivery of prefetch, orders, variants and words of a card
     *("delivery", "explanation", "order", "share", "variant", "whole", "words"),
     # plain English
-    *("another", "count", "lower", "multi", "multiple", "other", "positive", "present", "right"),
+    *(
+        "another",
+        "count",
+        "failure",
+        "lower",
+        "multi",
+        "multiple",
+        "other",
+        "positive",
+        "present",
+        "right",
+    ),
 }
 
 

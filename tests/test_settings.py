@@ -113,6 +113,8 @@ def test_each_variable_sets_one_setting_and_no_other(
         ("CDS_OPEN", "true"),
         ("CDS_TOPIC_MODES", "lowAlpPersistent"),
         ("CDS_TOPIC_MODES", "a=on b"),
+        ("CDS_TOPIC_MODES", "=on"),
+        ("CDS_TOPIC_MODES", "lowAlpPersistent=loud"),
         ("CDS_DEMO_PAGE_SIZE", "many"),
         ("CDS_DEMO_PAGE_SIZE", "0"),
     ],
