@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from math import inf
 from typing import Any, cast
 from zoneinfo import ZoneInfo
 
@@ -57,11 +58,15 @@ class Answering:
             raise UnknownService("No such service.")
         return found
 
-    def cards(self, service_id: str, body: bytes, caller: Caller = ANYBODY) -> Cards:
-        """The cards of a call; raises CdsError for what cannot be answered."""
+    def cards(
+        self, service_id: str, body: bytes, caller: Caller = ANYBODY, left: float = inf
+    ) -> Cards:
+        """The cards of a call; raises CdsError for what cannot be answered. `left` are the seconds
+        that are left for an answer.
+        """
         family, service = self.service(service_id)
         call = parse_call(body, service.hook)
-        facts = self._facts(call, family, caller)
+        facts = self._facts(call, family, caller, left)
         found = self._review(family, service, facts, call, caller)
         cards = self._writer(call).write(found)
         if self.issued is not None:
@@ -88,22 +93,26 @@ class Answering:
     def _writer(self, call: Call) -> CardWriter:
         return CardWriter(self.content, call.context, public_url=self.public_url)
 
-    def _facts(self, call: Call, family: Family, caller: Caller) -> PatientFacts:
-        names, seconds = self.content.site.prefetch, self.fetch_seconds
+    def _facts(self, call: Call, family: Family, caller: Caller, left: float) -> PatientFacts:
+        names, seconds = self.content.site.prefetch, min(self.fetch_seconds, left)
         chart = settle(call, family.keys, names, self.fetcher, seconds, caller)
         return PatientFacts(chart, family.knowledge, self.today())
 
-    def explain(self, service_id: str, body: bytes, caller: Caller = ANYBODY) -> dict[str, Any]:
+    def explain(
+        self, service_id: str, body: bytes, caller: Caller = ANYBODY, left: float = inf
+    ) -> dict[str, Any]:
         """Every verdict with its evidence, an Explanation as JSON has it; a call that lacks
         required data is explained, not refused.
         """
-        return cast("dict[str, Any]", self._explanation(service_id, body, caller))
+        return cast("dict[str, Any]", self._explanation(service_id, body, caller, left))
 
-    def _explanation(self, service_id: str, body: bytes, caller: Caller) -> Explanation:
+    def _explanation(
+        self, service_id: str, body: bytes, caller: Caller, left: float
+    ) -> Explanation:
         family, service = self.service(service_id)
         call = parse_call(body, service.hook)
         try:
-            facts = self._facts(call, family, caller)
+            facts = self._facts(call, family, caller, left)
         except Unsettled as unsettled:
             return self._explain_unsettled(family, unsettled)
         found = self._review(family, service, facts, call, caller, also_off=True)

@@ -4,8 +4,10 @@ wants is replaced here.
 
 import logging
 import re
+import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cache
 from threading import Semaphore
@@ -31,6 +33,7 @@ from cds_service.errors import (
     CdsError,
     NotAllowed,
     NotJson,
+    Overloaded,
     StoreDown,
     TooLarge,
     UnknownTopic,
@@ -42,6 +45,7 @@ from cds_service.fhir_endpoint import FhirEndpoint
 from cds_service.issued import IssuedCards
 from cds_service.loading import load_content
 from cds_service.overrides import Overrides
+from cds_service.rates import Limits
 from cds_service.store import Store
 from cds_service.topic_pages import HEADERS, HTML, Page, Pages, rendered
 
@@ -103,7 +107,8 @@ def create_app(
     app = Flask("cds_service", static_folder=None)
     app.url_map.converters["rest"] = _RestOfPath
     app.wsgi_app = _OneSlash(app.wsgi_app)  # type: ignore[method-assign]
-    _add_guards(app, settings, None if settings.open else _authenticator(settings, clients, now))
+    trust = None if settings.open else _authenticator(settings, clients, now)
+    _add_guards(app, settings, trust, _limits(settings, clients))
     _add_services(app, settings, answering)
     _add_feedback(app, settings, answering)
     _add_topics(app, content, urlsplit(settings.public_url).path)
@@ -156,19 +161,25 @@ def _authenticator(
     return Authenticator(clients, settings.public_urls, Store(settings.store_url), now, ways)
 
 
-def _add_guards(app: Flask, settings: Settings, trust: Authenticator | None) -> None:
+def _limits(settings: Settings, clients: tuple[Client, ...]) -> Limits:
+    of_clients = {x.issuer: x.rate for x in clients if x.rate is not None}
+    return Limits(settings.peer_rate, of_clients, settings.proxies)
+
+
+def _add_guards(
+    app: Flask, settings: Settings, trust: Authenticator | None, limits: Limits
+) -> None:
     protected = _PROTECTED_ALL if settings.protect_discovery else _PROTECTED
 
     @app.before_request
     def guard() -> Response | None:
-        g.caller = ANYBODY
+        g.caller, g.ends = ANYBODY, time.monotonic() + settings.answer_seconds
         if trust is None:
             _refuse_strangers()
         if request.method == "OPTIONS":
             return _nothing()
         if trust is not None and protected.match(request.path):
-            given = request.headers.get("Authorization", "")
-            g.caller = trust.caller(given, request.path, _remember)
+            _admit(trust, limits)
         return None
 
     @app.after_request
@@ -183,9 +194,18 @@ def _add_guards(app: Flask, settings: Settings, trust: Authenticator | None) -> 
         return response
 
 
-def _remember(caller: Caller) -> None:
-    """Whoever has shown who it is, is answered as agreed with it, whatever comes after."""
-    g.caller = caller
+def _admit(trust: Authenticator, limits: Limits) -> None:
+    """Settles who calls, and that it may call now. A token that comes too often is not used up, and
+    one that was used before counts for nothing.
+    """
+    limits.admit_peer(request.remote_addr or "", request.headers.get("X-Forwarded-For", ""))
+
+    def known(caller: Caller) -> None:
+        g.caller = caller  # is answered as agreed with it, whatever comes after
+        limits.check_client(caller.issuer)
+
+    trust.caller(request.headers.get("Authorization", ""), request.path, known)
+    limits.count_client(g.caller.issuer)
 
 
 def _nothing() -> Response:
@@ -214,7 +234,7 @@ def _allow_origin(response: Response, origins: tuple[str, ...]) -> None:
         if origin is None or origin not in origins:
             return
         response.headers["Access-Control-Allow-Origin"] = origin
-    response.headers["Access-Control-Expose-Headers"] = "X-Request-ID"
+    response.headers["Access-Control-Expose-Headers"] = "X-Request-ID, Retry-After"
     if request.method == "OPTIONS":
         response.headers["Access-Control-Allow-Methods"] = "GET, POST, OPTIONS"
         response.headers["Access-Control-Allow-Headers"] = (
@@ -251,19 +271,37 @@ def _add_services(app: Flask, settings: Settings, answering: Answering) -> None:
     def call(service_id: str) -> Response:
         answering.service(service_id)
         body = _body(settings.max_body_bytes)
-        with turn:
-            return _json(answering.cards(service_id, body, g.caller))
+        with _in_turn(turn) as left:
+            return _json(answering.cards(service_id, body, g.caller, left))
 
     @app.post("/explain/<service_id>")
     def explain(service_id: str) -> Response:
         answering.service(service_id)
         body = _body(settings.max_body_bytes)
-        with turn:
-            return _json(answering.explain(service_id, body, g.caller))
+        with _in_turn(turn) as left:
+            return _json(answering.explain(service_id, body, g.caller, left))
 
     @app.get("/openapi.json")
     def describe() -> Response:
         return Response(described, mimetype=JSON)
+
+
+@contextmanager
+def _in_turn(turn: Semaphore) -> Iterator[float]:
+    """Waits until few enough are answered at once, and tells the seconds that are left; raises
+    Overloaded when the time for an answer is over.
+    """
+    if not turn.acquire(timeout=_left()):
+        raise Overloaded("The server is busy.")
+    try:
+        yield _left()
+    finally:
+        turn.release()
+
+
+def _left() -> float:
+    left: float = g.ends - time.monotonic()
+    return max(0.0, left)
 
 
 def _add_feedback(app: Flask, settings: Settings, answering: Answering) -> None:
@@ -412,6 +450,8 @@ def _add_errors(app: Flask) -> None:
         response = _refused(error.status, error.code, error.text, error.diagnostics)
         if response.status_code == 401:
             response.headers["WWW-Authenticate"] = "Bearer"
+        if response.status_code == error.status and error.retry_after is not None:
+            response.headers["Retry-After"] = str(error.retry_after)
         return response
 
     @app.errorhandler(HTTPException)

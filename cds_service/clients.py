@@ -14,6 +14,7 @@ from msgspec import Meta, Struct
 
 from cds_service.errors import ContentError
 from cds_service.modes import EVERY, Mode, unknown_topic
+from cds_service.rates import Rate, rate_of
 from cds_service.toml_files import read_toml
 
 if TYPE_CHECKING:
@@ -57,7 +58,8 @@ ANYBODY = Caller()
 @dataclass(frozen=True, slots=True)
 class Client:
     """A trusted client. Its keys are published at `jku`, or are `keys` when that is "". No
-    `audiences`: the URL called; no `tenants`: any. `quiet` and `modes` are as a Caller has them.
+    `audiences`: the URL called; no `tenants`: any. `quiet` and `modes` are as a Caller has
+    them; no `rate`: it may call as often as it likes.
     """
 
     name: str
@@ -72,11 +74,13 @@ class Client:
     fhir_servers: tuple[FhirServer, ...] = ()
     quiet: bool = False
     modes: Mapping[str, Mode] = field(default_factory=dict)
+    rate: Rate | None = None
 
     def __str__(self) -> str:
         keys = self.jku if self.keys is None else ", ".join(x.kid for x in self.keys.keys)
         said = [f"{self.name} ({self.issuer})", " ".join(self.algorithms), f"keys: {keys}"]
         said += ["failures: quiet"] if self.quiet else []
+        said += [f"at most {self.rate}"] if self.rate else []
         said += [f"{topic}={mode}" for topic, mode in self.modes.items()]
         return ", ".join(said)
 
@@ -110,6 +114,7 @@ class _ClientRow(Struct, forbid_unknown_fields=True):
     fhir_server: list[_FhirServerRow] = []
     failures: Literal["strict", "quiet"] = "strict"
     modes: dict[str, Mode] = {}
+    rate: str = ""
 
 
 class _ClientsFile(Struct, forbid_unknown_fields=True):
@@ -159,12 +164,20 @@ def _client(path: Path, number: int, row: _ClientRow) -> Client:
         ),
         quiet=row.failures == "quiet",
         modes=_most_general_first(row.modes),
+        rate=_rate(path, f"{where}.rate", row.rate) if row.rate else None,
     )
 
 
 def _most_general_first(modes: Mapping[str, Mode]) -> dict[str, Mode]:
     """A table has no order: what is said of one topic holds against what is said of all."""
     return dict(sorted(modes.items(), key=lambda x: x[0] != EVERY))
+
+
+def _rate(path: Path, where: str, text: str) -> Rate:
+    try:
+        return rate_of(text)
+    except ValueError as error:
+        raise ContentError(path.name, where, str(error)) from None
 
 
 def _check_jku(path: Path, where: str, row: _ClientRow) -> None:

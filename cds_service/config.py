@@ -5,12 +5,16 @@ import re
 import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
+from cds_service.addresses import Network
 from cds_service.errors import ContentError, did_you_mean
 from cds_service.modes import Mode, topic_and_mode
+from cds_service.rates import Rate, rate_of
 
+DEFAULT_PEER_RATE = Rate(100, "second")
 _HERE = Path(__file__).resolve().parent
 
 
@@ -24,6 +28,7 @@ class Settings:
     site_file: Path | None = None
     fhir_servers: tuple[str, ...] = ()
     fetch_seconds: float = 2.0
+    answer_seconds: float = 10.0
     max_body_bytes: int = 20_000_000
     cors_origins: tuple[str, ...] = ("*",)
     open: bool = False
@@ -31,6 +36,8 @@ class Settings:
     public_urls: tuple[str, ...] = ()
     clients_file: Path | None = None
     protect_discovery: bool = False
+    peer_rate: Rate | None = DEFAULT_PEER_RATE
+    proxies: tuple[Network, ...] = ()
     store_url: str = "sqlite:///cds-service.sqlite"
     patient_secret: bytes = field(default=b"", repr=False)
     ca_bundle: Path | None = None
@@ -97,6 +104,14 @@ def _addresses(text: str) -> tuple[str, ...]:
         if not re.fullmatch(r"https?://[^/\s?#@]+(/[^\s?#]*)?", one):
             raise ValueError("must be http(s) base URLs without query, fragment or user")
     return tuple(one.rstrip("/") for one in _words(text))
+
+
+def _peer_rate(text: str) -> Rate | None:
+    return None if text == "off" else rate_of(text)
+
+
+def _networks(text: str) -> tuple[Network, ...]:
+    return tuple(map(ip_network, _words(text)))
 
 
 def _store(text: str) -> str:
@@ -179,6 +194,7 @@ _VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "CDS_SITE_FILE": ("site_file", _file),
     "CDS_FHIR_SERVERS": ("fhir_servers", _servers),
     "CDS_FETCH_SECONDS": ("fetch_seconds", _positive),
+    "CDS_ANSWER_SECONDS": ("answer_seconds", _positive),
     "CDS_CA_BUNDLE": ("ca_bundle", _certificates),
     "CDS_HTTPS_PROXY": ("https_proxy", _proxy),
     "CDS_MAX_BODY_BYTES": ("max_body_bytes", _bytes),
@@ -188,6 +204,8 @@ _VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "CDS_PUBLIC_URL": ("public_urls", _addresses),
     "CDS_CLIENTS_FILE": ("clients_file", _file),
     "CDS_PROTECT_DISCOVERY": ("protect_discovery", _yes),
+    "CDS_PEER_RATE": ("peer_rate", _peer_rate),
+    "CDS_PROXIES": ("proxies", _networks),
     "CDS_STORE": ("store_url", _store),
     "CDS_PATIENT_SECRET_FILE": ("patient_secret", _secret),
     "CDS_DEMO_URL": ("demo_url", str),  # where the fixture patients are served
