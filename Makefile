@@ -1,6 +1,7 @@
 # Every target sets itself up in .venv first; that needs Python 3.11 or newer, make and git.
 PYTHON ?= python3
 ARGS ?=
+SBOM ?= build/sbom.json
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -17,7 +18,7 @@ NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 PACKAGE := import sys; print("python%d.%d-venv" % sys.version_info[:2])
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint check conformance verdicts words mutants clean
+.PHONY: help demo test lint check conformance verdicts words mutants sbom clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile
@@ -47,6 +48,15 @@ verdicts: $(STAMP) ## write the tables of docs/testing.md anew
 
 words: $(STAMP) ## write anew what the cards of vignettes and exchanges say
 	@$(BIN)/python -m tests.words
+
+sbom: $(STAMP) ## write build/sbom.json (CycloneDX): what is installed for running, and its licences
+	@rm -rf build/sbom && mkdir -p build $(dir $(SBOM))
+	@$(PYTHON) -m venv --without-pip build/sbom
+	@PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
+	  PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore \
+	  $(BIN)/python -m pip --python build/sbom/bin/python install --quiet .
+	@$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --mc-type application \
+	  --output-reproducible --output-file $(SBOM) build/sbom/bin/python
 
 clean: ## remove .venv, builds and caches
 	@rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

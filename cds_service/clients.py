@@ -192,6 +192,16 @@ def _check_jku(path: Path, where: str, row: _ClientRow) -> None:
         raise ContentError(path.name, f"{where}.jku", "must be an https URL")
 
 
+def _is_base(url: str) -> bool:
+    if not _BASE.match(url):
+        return False
+    try:
+        urlsplit(url).port  # noqa: B018  # it is read when it is asked for
+    except ValueError:
+        return False
+    return True
+
+
 def is_loopback(host: str) -> bool:
     """Whether a host of a URL is this machine, by its name or address alone."""
     if host.lower() == "localhost":
@@ -221,7 +231,7 @@ def _keys(path: Path, where: str, file: str) -> "KeySet":
 
 
 def _fhir_server(path: Path, where: str, row: _FhirServerRow) -> FhirServer:
-    if not _BASE.match(row.url):
+    if not _is_base(row.url):
         raise ContentError(path.name, f"{where}.url", "must be an https base URL")
     try:
         networks = tuple(map(ip_network, row.networks))

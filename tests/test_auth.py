@@ -926,6 +926,7 @@ WRONG: dict[str, tuple[str, str]] = {
             "with a user": "https://u@f/fhir",
             "with a query": "https://f/fhir?a=b",
             "with dots": "https://f/fhir/../a",
+            "at a port that is none": "https://f:99999/fhir",
         }.items()
     },
     "a network that is none": (
@@ -936,7 +937,7 @@ WRONG: dict[str, tuple[str, str]] = {
 }
 
 
-@requirement("SEC-04", "SEC-08", "JWT-02")
+@requirement("SEC-04", "SEC-08", "JWT-02", "REQ-07")
 @pytest.mark.parametrize("name", WRONG)
 def test_a_clients_file_that_is_wrong_stops_the_start_with_file_and_key(
     tmp_path: Path, name: str
