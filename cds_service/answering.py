@@ -28,6 +28,7 @@ from cds_service.explanation import (
 from cds_service.facts import PatientFacts
 from cds_service.hook_request import Call, parse_call
 from cds_service.issued import Answered, IssuedCards
+from cds_service.modes import switched
 from cds_service.overrides import Overrides
 from cds_service.prefetch import Fetcher, Unsettled, settle, undeclared_line
 
@@ -92,10 +93,9 @@ class Answering:
         hold_back = None
         if self.overrides is not None:
             hold_back = self.overrides.hold_back(self.content, family, facts, call, record.caller)
+        modes = switched(self.content.modes, record.caller.modes)
         with record.phase("rules"):
-            found = review(
-                self.content, family, service, facts, also_off=also_off, hold_back=hold_back
-            )
+            found = review(family, service, facts, modes, also_off=also_off, hold_back=hold_back)
         if not found.overrides_read:
             record.store_failures.append("overrides")
         record.outcomes = tuple(outcomes_of(self.content, found))
@@ -105,7 +105,7 @@ class Answering:
         return CardWriter(self.content, call.context, public_url=self.public_url)
 
     def _facts(self, call: Call, family: Family, record: CallRecord) -> PatientFacts:
-        names, seconds = self.content.site.prefetch, self.fetch_seconds
+        names, seconds = self.content.site.prefetch, min(self.fetch_seconds, record.left())
         fetcher = None if self.fetcher is None else RecordedFetcher(self.fetcher, record)
         today = self.today()
         record.as_of = as_text(today)

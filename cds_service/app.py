@@ -4,7 +4,9 @@ wants is replaced here.
 
 import logging
 import re
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cache
 from threading import Semaphore
@@ -21,8 +23,9 @@ from cds_service import openapi
 from cds_service.answering import Answering
 from cds_service.auth import Authenticator
 from cds_service.call_record import CallRecord
+from cds_service.cards import not_evaluated
 from cds_service.client_keys import Ways
-from cds_service.clients import Client, read_clients
+from cds_service.clients import Caller, Client, read_clients
 from cds_service.config import Settings
 from cds_service.content import Content
 from cds_service.discovery import discovery
@@ -30,6 +33,7 @@ from cds_service.errors import (
     CdsError,
     NotAllowed,
     NotJson,
+    Overloaded,
     StoreDown,
     TooLarge,
     UnknownTopic,
@@ -44,6 +48,7 @@ from cds_service.logs import places
 from cds_service.metrics import CONTENT_TYPE, Metrics
 from cds_service.observing import Observing
 from cds_service.overrides import Overrides
+from cds_service.rates import Limits
 from cds_service.store import Store
 from cds_service.topic_pages import HEADERS, HTML, Page, Pages, rendered
 
@@ -55,6 +60,7 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 _ENCODING = re.compile(r"[a-z0-9-]{1,16}\Z")
 _PROTECTED = re.compile(r"/(cds-services|explain)/")
 _PROTECTED_ALL = re.compile(r"/cds-services\Z|/(cds-services|explain)/")
+_CALL = "call"
 _FORWARDED = re.compile(r"(x-)?forwarded(-|\Z)", re.IGNORECASE)
 log = logging.getLogger("cds_service")
 
@@ -89,7 +95,7 @@ def create_app(
     endpoint at /fhir.
     """
     content = load_content(settings.hooks_dir, settings.site_file, settings.topic_modes)
-    clients = _trusted(settings)
+    clients = _trusted(settings, content)
     fetcher = _fetcher(settings, clients)
     metrics = Metrics(content.override_reasons)
     metrics.content(content.about.version, content.hash)
@@ -107,7 +113,8 @@ def create_app(
     app.url_map.converters["rest"] = _RestOfPath
     app.wsgi_app = _OneSlash(app.wsgi_app)  # type: ignore[method-assign]
     trust = None if settings.open else _authenticator(settings, clients, now)
-    _add_guards(app, settings, answering, trust, Observing(settings, content, metrics))
+    observing = Observing(settings, content, metrics)
+    _add_guards(app, settings, answering, trust, _limits(settings, clients), observing)
     _add_services(app, settings, answering)
     _add_feedback(app, settings, answering)
     _add_topics(app, content, urlsplit(settings.public_url).path)
@@ -156,11 +163,11 @@ def _overrides(
 # -- before and after every call ---------------------------------------------------------------
 
 
-def _trusted(settings: Settings) -> tuple[Client, ...]:
+def _trusted(settings: Settings, content: Content) -> tuple[Client, ...]:
     """The clients of the file; the open server knows none."""
-    return (
-        read_clients(settings.clients_file) if settings.clients_file and not settings.open else ()
-    )
+    if settings.clients_file is None or settings.open:
+        return ()
+    return read_clients(settings.clients_file, content.topics())
 
 
 def _authenticator(
@@ -184,8 +191,8 @@ _ROUTES = {
 _ASKED_ALL_THE_TIME = ("live", "ready", "show_metrics")  # and of nobody's chart: not in the log
 
 
-def _begun(content: Content) -> CallRecord:
-    """The record of the request that has come in."""
+def _begun(content: Content, seconds: float) -> CallRecord:
+    """The record of the request that has come in, to be answered within so many seconds."""
     given = request.headers.get("X-Request-ID", "")
     asked = (request.view_args or {}).get("service_id", "")
     return CallRecord(
@@ -193,7 +200,13 @@ def _begun(content: Content) -> CallRecord:
         route=_ROUTES.get(request.endpoint or "", "other"),
         peer=request.remote_addr or "",
         service=asked if content.find(asked) is not None else "",
+        ends=time.monotonic() + seconds,
     )
+
+
+def _limits(settings: Settings, clients: tuple[Client, ...]) -> Limits:
+    of_clients = {x.issuer: x.rate for x in clients if x.rate is not None}
+    return Limits(settings.peer_rate, of_clients, settings.proxies)
 
 
 def _add_guards(
@@ -201,23 +214,23 @@ def _add_guards(
     settings: Settings,
     answering: Answering,
     trust: Authenticator | None,
+    limits: Limits,
     observing: Observing,
 ) -> None:
     protected = _PROTECTED_ALL if settings.protect_discovery else _PROTECTED
 
     @app.before_request
     def guard() -> Response | None:
-        g.record = record = _begun(answering.content)
+        g.record = _begun(answering.content, settings.answer_seconds)
         if trust is None:
             _refuse_strangers()
         if request.method == "OPTIONS":
             return _nothing()
         if trust is not None and protected.match(request.path):
-            given = request.headers.get("Authorization", "")
-            record.doing = "token"
-            with record.phase("auth"):
-                record.caller = trust.caller(given, request.path)
-            record.doing = record.route
+            g.record.doing = "token"
+            with g.record.phase("auth"):
+                _admit(trust, limits)
+            g.record.doing = g.record.route
         return None
 
     @app.after_request
@@ -234,6 +247,20 @@ def _add_guards(
         if request.method == "POST":
             response.headers["Cache-Control"] = "no-store"
         return response
+
+
+def _admit(trust: Authenticator, limits: Limits) -> None:
+    """Settles who calls, and that it may call now. A token that comes too often is not used up, and
+    one that was used before counts for nothing.
+    """
+    limits.admit_peer(request.remote_addr or "", request.headers.get("X-Forwarded-For", ""))
+
+    def known(caller: Caller) -> None:
+        g.record.caller = caller  # is answered as agreed with it, whatever comes after
+        limits.check_client(caller.issuer)
+
+    trust.caller(request.headers.get("Authorization", ""), request.path, known)
+    limits.count_client(g.record.caller.issuer)
 
 
 def _nothing() -> Response:
@@ -262,7 +289,7 @@ def _allow_origin(response: Response, origins: tuple[str, ...]) -> None:
         if origin is None or origin not in origins:
             return
         response.headers["Access-Control-Allow-Origin"] = origin
-    response.headers["Access-Control-Expose-Headers"] = "X-Request-ID"
+    response.headers["Access-Control-Expose-Headers"] = "X-Request-ID, Retry-After"
     if request.method == "OPTIONS":
         response.headers["Access-Control-Allow-Methods"] = "GET, POST, OPTIONS"
         response.headers["Access-Control-Allow-Headers"] = (
@@ -295,23 +322,36 @@ def _add_services(app: Flask, settings: Settings, answering: Answering) -> None:
     def discover() -> Response:
         return Response(listed, mimetype=JSON)
 
-    @app.post("/cds-services/<service_id>")
+    @app.post("/cds-services/<service_id>", endpoint=_CALL)
     def call(service_id: str) -> Response:
         answering.service(service_id)
         body = _body(settings.max_body_bytes)
-        with turn:
+        with _in_turn(turn):
             return _json(answering.cards(service_id, body, g.record))
 
     @app.post("/explain/<service_id>")
     def explain(service_id: str) -> Response:
         answering.service(service_id)
         body = _body(settings.max_body_bytes)
-        with turn:
+        with _in_turn(turn):
             return _json(answering.explain(service_id, body, g.record))
 
     @app.get("/openapi.json")
     def describe() -> Response:
         return Response(described, mimetype=JSON)
+
+
+@contextmanager
+def _in_turn(turn: Semaphore) -> Iterator[None]:
+    """Waits until few enough are answered at once; raises Overloaded when the time for an answer is
+    over by then.
+    """
+    if not turn.acquire(timeout=g.record.left()):
+        raise Overloaded("The server is busy.")
+    try:
+        yield
+    finally:
+        turn.release()
 
 
 def _add_feedback(app: Flask, settings: Settings, answering: Answering) -> None:
@@ -451,6 +491,15 @@ def _add_index(app: Flask, answering: Answering, public_url: str, has_fhir: bool
 # -- errors ------------------------------------------------------------------------------------
 
 
+def _refused(status: int, code: str, text: str, diagnostics: str = "") -> Response:
+    """An OperationOutcome; of a call whose client is never sent an error, that nothing was
+    evaluated. Who calls, and for what, is settled before.
+    """
+    if g.record.caller.quiet and request.endpoint == _CALL and status not in (401, 403, 404):
+        return _json(not_evaluated(status, code, text, diagnostics))
+    return _outcome(status, code, text, diagnostics)
+
+
 def _outcome(status: int, code: str, text: str, diagnostics: str = "") -> Response:
     issue = {"severity": "error", "code": code, "details": {"text": text}}
     if diagnostics:
@@ -465,15 +514,18 @@ def _add_errors(app: Flask) -> None:
     @app.errorhandler(CdsError)
     def refused(error: CdsError) -> Response:
         g.record.note_error(error)
-        response = _outcome(error.status, error.code, error.text, error.diagnostics)
-        if error.status == 401:
+        response = _refused(error.status, error.code, error.text, error.diagnostics)
+        if response.status_code == 401:
             response.headers["WWW-Authenticate"] = "Bearer"
+        if response.status_code == error.status and error.retry_after is not None:
+            response.headers["Retry-After"] = str(error.retry_after)
         return response
 
     @app.errorhandler(HTTPException)
     def http_error(error: HTTPException) -> Response:
         status = error.code or 500
-        response = _outcome(status, _HTTP_CODES.get(status, "processing"), error.name)
+        g.record.error = code = _HTTP_CODES.get(status, "processing")
+        response = _refused(status, code, error.name)
         for name, value in error.get_headers(request.environ):
             if name == "Allow":
                 response.headers[name] = value
@@ -485,4 +537,4 @@ def _add_errors(app: Flask) -> None:
         g.record.note_error(error)
         found = {"error": type(error).__name__, "places": places(error.__traceback__)}
         log.error("defect", extra={"request_id": g.record.request_id, **found})
-        return _outcome(500, "exception", "The server failed; the fault is on its side.")
+        return _refused(500, "exception", "The server failed; the fault is on its side.")

@@ -43,7 +43,7 @@ def event_of(record: CallRecord, software: str, content: str, site: str) -> _Jso
         "subtype": list(_subtypes(record)),
         "action": "C" if record.route == "feedback" else "E",
         "recorded": record.at.astimezone(UTC).isoformat(timespec="milliseconds"),
-        "outcome": _outcome(record.status),
+        "outcome": _outcome(record),
         "outcomeDesc": _said(f"{record.status} {record.refused or record.error}"),
         "agent": list(_agents(record, software, site)),
         "source": {
@@ -73,9 +73,13 @@ def _subtypes(record: CallRecord) -> Iterator[_Json]:
         yield _coding(_HOOK, record.call.hook)
 
 
-def _outcome(status: int) -> str:
-    """FHIR's audit-event-outcome: success, the caller's fault, ours."""
-    return "0" if status < 400 else "4" if status < 500 else "8"
+def _outcome(record: CallRecord) -> str:
+    """FHIR's audit-event-outcome: success, a fault of the caller's or its data's, one of ours. A
+    quiet client's 200 in place of an error is none.
+    """
+    if record.status >= 500 or record.error == "exception":
+        return "8"
+    return "4" if record.error or record.status >= 400 else "0"
 
 
 def _agents(record: CallRecord, software: str, site: str) -> Iterator[_Json]:

@@ -87,16 +87,21 @@ class Authenticator:
         self._sweep = Lock()
         self._swept_at = 0.0
 
-    def caller(self, authorization: str, path: str) -> Caller:
-        """Whose call of a path this is; raises NotAuthenticated, or StoreDown."""
+    def caller(
+        self, authorization: str, path: str, known: Callable[[Caller], object] = lambda _: None
+    ) -> Caller:
+        """Whose call of a path this is; raises NotAuthenticated, or StoreDown.
+
+        `known` is told so before the token is used up, and what it raises leaves the token unused.
+        """
         try:
-            return self._caller(authorization, path)
+            return self._caller(authorization, path, known)
         except _Refused as refused:
             named = {"client": refused.issuer} if refused.issuer else {}
             log.warning("token refused", extra={"reason": refused.word, **named})
             raise NotAuthenticated(refused.word, refused.issuer) from None
 
-    def _caller(self, authorization: str, path: str) -> Caller:
+    def _caller(self, authorization: str, path: str, known: Callable[[Caller], object]) -> Caller:
         token = _token(authorization)
         header, payload = _unverified(token)
         client = self._client(payload)
@@ -109,10 +114,12 @@ class Authenticator:
                 raise _Refused("tenant")
             if claims.tenant is not None and not _TENANT.match(claims.tenant):
                 raise _Refused("tenant")
+            caller = client.caller(claims.tenant or "")
+            known(caller)
             self._use_up(claims, client)
         except _Refused as refused:
             raise _Refused(refused.word, client.issuer) from None
-        return Caller(client.issuer, claims.tenant or "", client.name)
+        return caller
 
     def _client(self, payload: bytes) -> Client:
         """The listed client that the token says it is from; that is not yet shown."""

@@ -2,6 +2,7 @@
 part took. Audit, metrics and log are made of it.
 """
 
+import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from cds_service.clients import ANYBODY, Caller
-from cds_service.errors import CdsError, NotAuthenticated, StoreDown
+from cds_service.errors import CdsError, NotAuthenticated, StoreDown, TooOften
 from cds_service.feedback import Heard
 from cds_service.fhir_client import Fetched
 from cds_service.hook_request import Call
@@ -59,7 +60,8 @@ class CallRecord:
     `error` is the issue code of an answer that is none of those asked for and `why` what it names,
     `doing` is what is under way, `refused` says in a word why a token was not taken, `limited`
     whose limit a request was over, `store_failures` what the store was needed for and could not do,
-    `fetch_failures` why queries were not answered.
+    `fetch_failures` why queries were not answered. `ends` is until when the caller waits, on the
+    monotonic clock.
     """
 
     request_id: str = ""
@@ -84,7 +86,12 @@ class CallRecord:
     fetch_failures: list[str] = field(default_factory=list)
     fetches: list[float] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
+    ends: float = math.inf
     _began: float = field(default_factory=time.perf_counter)
+
+    def left(self) -> float:
+        """The seconds that are left for an answer, never less than 0."""
+        return max(0.0, self.ends - time.monotonic())
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -103,6 +110,8 @@ class CallRecord:
         self.why = error.diagnostics or error.text if isinstance(error, CdsError) else ""
         if isinstance(error, NotAuthenticated):
             self.refused = error.word
+        if isinstance(error, TooOften):
+            self.limited = "client" if self.caller.issuer else "peer"
         if isinstance(error, StoreDown):
             self.store_failures.append(self.doing or self.route)
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 from unicodedata import category
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import msgspec
@@ -29,6 +30,9 @@ MOST_SUGGESTIONS = 5
 OVERRIDE_REASONS = f"{CANONICAL}/CodeSystem/override-reasons"
 # Da Vinci Coverage Requirements Discovery, "Linking cards to requests": local references.
 ABOUT_ORDERS = "davinci-associated-resource"
+# In an extension: the canonical base, as a name of our own.
+_BASE = ".".join(reversed(urlsplit(CANONICAL).netloc.split(".")))
+NOT_EVALUATED = f"{_BASE}.not-evaluated"
 Uuid = Annotated[str, Meta(extra_json_schema={"format": "uuid"})]
 Url = Annotated[str, Meta(min_length=1, extra_json_schema={"format": "uri"})]
 _DRAFT = {
@@ -86,10 +90,35 @@ class Card(Struct, rename="camel"):
     extension: dict[str, Annotated[list[str], Meta(min_length=1)]] | UnsetType = UNSET
 
 
+class NotEvaluated(Struct):
+    """That nothing was looked at, and why: the status and the code of the OperationOutcome that any
+    other client would have been sent, and what it says.
+    """
+
+    status: Annotated[int, Meta(ge=400, le=599)]
+    code: Said
+    reason: Said
+
+
+_ONLY: dict[str, Any] = {"propertyNames": {"const": NOT_EVALUATED}}
+Extension = Annotated[
+    dict[str, NotEvaluated], Meta(min_length=1, max_length=1, extra_json_schema=_ONLY)
+]
+
+
 class Cards(Struct, rename="camel"):
-    """The answer to a service call; `cards` is there even when empty."""
+    """The answer to a service call; `cards` is there even when empty. An `extension` is only in the
+    answers to a client that is never sent an error, where there would have been one.
+    """
 
     cards: list[Card]
+    extension: Extension | UnsetType = UNSET
+
+
+def not_evaluated(status: int, code: str, text: str, diagnostics: str) -> Cards:
+    """An error in the form of an answer that has no cards."""
+    reason = f"{text} {diagnostics}".strip()
+    return Cards([], {NOT_EVALUATED: NotEvaluated(status, code, reason)})
 
 
 MOST_FINDINGS = 5

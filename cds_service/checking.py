@@ -11,8 +11,8 @@ import msgspec
 
 from cds_service.answering import Answering
 from cds_service.content import Content, Family
-from cds_service.content_files import Mode
 from cds_service.errors import CdsError, ContentError
+from cds_service.modes import Mode, switched
 from cds_service.terminology import LOINC
 from cds_service.vignettes import (
     MeasureCode,
@@ -128,13 +128,9 @@ def _cases(content: Content) -> Iterator[_Case]:
             yield _Case(content, by_hook[vignette.hook], vignette, body, as_of)
 
 
-def in_modes(content: Content, asked: Mapping[str, str]) -> Content:
+def in_modes(content: Content, asked: Mapping[str, Mode]) -> Content:
     """The content with the modes that a vignette asks for; "*" is every topic."""
-    modes: dict[str, Mode] = dict(content.modes)
-    for name, mode in asked.items():
-        for topic in modes if name == "*" else (name,):
-            modes[topic] = mode  # type: ignore[assignment]  # read_vignettes allows the three only
-    return replace(content, modes=modes)
+    return replace(content, modes=switched(content.modes, asked))
 
 
 def _shown_card(card: Mapping[str, Any]) -> CardShown:

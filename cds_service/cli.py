@@ -30,6 +30,7 @@ from cds_service.errors import (
 )
 from cds_service.fhir_client import FhirClient, open_servers
 from cds_service.loading import load_content
+from cds_service.modes import Mode, topic_and_mode
 from cds_service.vignette_rows import Vignette
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -64,14 +65,11 @@ def main() -> None:
         sys.exit(2)
 
 
-def _modes(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> dict[str, str]:
-    modes = {}
-    for item in given:
-        topic, sign, mode = item.partition("=")
-        if not sign or mode not in ("on", "shadow", "off"):
-            raise click.BadParameter(f"{item}: must be TOPIC=on, TOPIC=shadow or TOPIC=off")
-        modes[topic] = mode
-    return modes
+def _modes(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> dict[str, Mode]:
+    try:
+        return dict(map(topic_and_mode, given))
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 topic_mode = click.option(
@@ -84,7 +82,7 @@ topic_mode = click.option(
 )
 
 
-def _loaded(settings: Settings, modes: dict[str, str]) -> Content:
+def _loaded(settings: Settings, modes: dict[str, Mode]) -> Content:
     return load_content(settings.hooks_dir, settings.site_file, {**settings.topic_modes, **modes})
 
 
@@ -116,7 +114,7 @@ def serve(
     with_fixtures: bool,
     guarded: bool,
     page_size: int | None,
-    modes: dict[str, str],
+    modes: dict[str, Mode],
 ) -> None:
     """Serve the CDS services."""
     from cds_service.outgoing import check_outgoing
@@ -137,7 +135,7 @@ def serve(
     environ = _worker_settings(settings, url, modes, with_fixtures, page_size)
     # Until granian looks after signals: what is temporary ends with a server that is stopped.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-    with opened(settings) if is_open else trusting(settings) as trust:
+    with opened(settings) if is_open else trusting(settings, content.topics()) as trust:
         say = partial(click.echo, err=settings.audit_file == STDOUT)  # which is the audit's then
         _show_content(content, say)
         for line in trust.says:
@@ -150,7 +148,7 @@ def serve(
 def _worker_settings(
     settings: Settings,
     url: str,
-    modes: dict[str, str],
+    modes: dict[str, Mode],
     with_fixtures: bool,
     page_size: int | None,
 ) -> dict[str, str]:
@@ -250,7 +248,7 @@ def mint(
     "--page-size", type=AT_LEAST_ONE, help="Most resources on one page of the FHIR endpoint."
 )
 @topic_mode
-def demo(port: int, once: bool, page_size: int | None, modes: dict[str, str]) -> None:
+def demo(port: int, once: bool, page_size: int | None, modes: dict[str, Mode]) -> None:
     """Serve the fixture patients and print their cards."""
     from cds_service.demonstration import running_server, show_patients
 
@@ -307,7 +305,7 @@ def _end_on_signals() -> None:
     help="Only explain the vignette of this id, as it is here.",
 )
 @topic_mode
-def check(folder: Path | None, explained: str | None, modes: dict[str, str]) -> None:
+def check(folder: Path | None, explained: str | None, modes: dict[str, Mode]) -> None:
     """Check a content folder and run its vignettes; with a site file, list those it moves."""
     from cds_service.checking import moved_by_site, run_vignettes
     from cds_service.outgoing import check_outgoing
@@ -373,7 +371,7 @@ def _request_options(command: F) -> F:
 request_file = click.argument("request_file", metavar="REQUEST.json", type=click.File("rb"))
 
 
-def _answering(as_of: datetime | None, fetch: bool, modes: dict[str, str]) -> Answering:
+def _answering(as_of: datetime | None, fetch: bool, modes: dict[str, Mode]) -> Answering:
     settings = read_settings()
     day = as_of.date() if as_of is not None else None
     fetcher = FhirClient(
@@ -412,7 +410,7 @@ def evaluate(
     as_of: datetime | None,
     service_id: str | None,
     fetch: bool,
-    modes: dict[str, str],
+    modes: dict[str, Mode],
 ) -> None:
     """Print the answer to a CDS Hooks request ("-" reads standard input); makes no network call
     unless --fetch.
@@ -447,7 +445,7 @@ def explain(
     as_of: datetime | None,
     service_id: str | None,
     fetch: bool,
-    modes: dict[str, str],
+    modes: dict[str, Mode],
     as_json: bool,
     everything: bool,
 ) -> None:

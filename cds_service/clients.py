@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
@@ -12,6 +13,8 @@ import msgspec
 from msgspec import Meta, Struct
 
 from cds_service.errors import ContentError
+from cds_service.modes import EVERY, Mode, unknown_topic
+from cds_service.rates import Rate, rate_of
 from cds_service.toml_files import read_toml
 
 if TYPE_CHECKING:
@@ -37,12 +40,17 @@ class FhirServer:
 @dataclass(frozen=True, slots=True)
 class Caller:
     """Whose call it is: the issuer of its token and, where the token names one, the tenant. Both
-    are "" for a caller of the open server; `name` is how the clients file calls it.
+    are "" for a caller of the open server.
+
+    What is agreed with the client comes along: the `name` it has here, whether it is `quiet` (is
+    never answered with an error), and the topics that are switched for it.
     """
 
     issuer: str = ""
     tenant: str = ""
     name: str = field(default="", compare=False)
+    quiet: bool = field(default=False, compare=False)
+    modes: Mapping[str, Mode] = field(default_factory=dict, compare=False)
 
 
 ANYBODY = Caller()
@@ -51,7 +59,8 @@ ANYBODY = Caller()
 @dataclass(frozen=True, slots=True)
 class Client:
     """A trusted client. Its keys are published at `jku`, or are `keys` when that is "". No
-    `audiences`: the URL called; no `tenants`: any.
+    `audiences`: the URL called; no `tenants`: any. `quiet` and `modes` are as a Caller has
+    them; no `rate`: it may call as often as it likes.
     """
 
     name: str
@@ -64,10 +73,21 @@ class Client:
     single_use: bool = True
     max_lifetime: int = 3600
     fhir_servers: tuple[FhirServer, ...] = ()
+    quiet: bool = False
+    modes: Mapping[str, Mode] = field(default_factory=dict)
+    rate: Rate | None = None
 
     def __str__(self) -> str:
         keys = self.jku if self.keys is None else ", ".join(x.kid for x in self.keys.keys)
-        return f"{self.name} ({self.issuer}), {' '.join(self.algorithms)}, keys: {keys}"
+        said = [f"{self.name} ({self.issuer})", " ".join(self.algorithms), f"keys: {keys}"]
+        said += ["failures: quiet"] if self.quiet else []
+        said += [f"at most {self.rate}"] if self.rate else []
+        said += [f"{topic}={mode}" for topic, mode in self.modes.items()]
+        return ", ".join(said)
+
+    def caller(self, tenant: str) -> Caller:
+        """A caller of this client's, of that tenant ("": none is named)."""
+        return Caller(self.issuer, tenant, self.name, self.quiet, self.modes)
 
 
 # -- the file ----------------------------------------------------------------------------------
@@ -93,15 +113,23 @@ class _ClientRow(Struct, forbid_unknown_fields=True):
     jti: Literal["single-use", "accepted-again"] = "single-use"
     max_lifetime: _Seconds = 3600
     fhir_server: list[_FhirServerRow] = []
+    failures: Literal["strict", "quiet"] = "strict"
+    modes: dict[str, Mode] = {}
+    rate: str = ""
 
 
 class _ClientsFile(Struct, forbid_unknown_fields=True):
     client: Annotated[list[_ClientRow], Meta(min_length=1)]
 
 
-def read_clients(path: Path) -> tuple[Client, ...]:
-    """The clients of a file, at least one; raises ContentError naming file and key."""
+def read_clients(path: Path, topics: Collection[str]) -> tuple[Client, ...]:
+    """The clients of a file, at least one; raises ContentError naming file and key. Only `topics`
+    can be switched.
+    """
     rows = read_toml(path, _ClientsFile, path.parent).client
+    for n, row in enumerate(rows):
+        if wrong := unknown_topic(row.modes, topics):
+            raise ContentError(path.name, f"client[{n}].modes.{wrong[0]}", wrong[1])
     clients = tuple(_client(path, n, row) for n, row in enumerate(rows))
     for issuer, times in Counter(x.issuer for x in clients).items():
         if times > 1:
@@ -135,7 +163,22 @@ def _client(path: Path, number: int, row: _ClientRow) -> Client:
             _fhir_server(path, f"{where}.fhir_server[{n}]", x)
             for n, x in enumerate(row.fhir_server)
         ),
+        quiet=row.failures == "quiet",
+        modes=_most_general_first(row.modes),
+        rate=_rate(path, f"{where}.rate", row.rate) if row.rate else None,
     )
+
+
+def _most_general_first(modes: Mapping[str, Mode]) -> dict[str, Mode]:
+    """A table has no order: what is said of one topic holds against what is said of all."""
+    return dict(sorted(modes.items(), key=lambda x: x[0] != EVERY))
+
+
+def _rate(path: Path, where: str, text: str) -> Rate:
+    try:
+        return rate_of(text)
+    except ValueError as error:
+        raise ContentError(path.name, where, str(error)) from None
 
 
 def _check_jku(path: Path, where: str, row: _ClientRow) -> None:

@@ -5,13 +5,18 @@ import re
 import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
+from cds_service.addresses import Network
 from cds_service.audit import STDOUT
 from cds_service.errors import ContentError, did_you_mean
 from cds_service.logs import LEVELS
+from cds_service.modes import Mode, topic_and_mode
+from cds_service.rates import Rate, rate_of
 
+DEFAULT_PEER_RATE = Rate(100, "second")
 _HERE = Path(__file__).resolve().parent
 
 
@@ -25,13 +30,16 @@ class Settings:
     site_file: Path | None = None
     fhir_servers: tuple[str, ...] = ()
     fetch_seconds: float = 2.0
+    answer_seconds: float = 10.0
     max_body_bytes: int = 20_000_000
     cors_origins: tuple[str, ...] = ("*",)
     open: bool = False
-    topic_modes: Mapping[str, str] = field(default_factory=dict)
+    topic_modes: Mapping[str, Mode] = field(default_factory=dict)
     public_urls: tuple[str, ...] = ()
     clients_file: Path | None = None
     protect_discovery: bool = False
+    peer_rate: Rate | None = DEFAULT_PEER_RATE
+    proxies: tuple[Network, ...] = ()
     store_url: str = "sqlite:///cds-service.sqlite"
     patient_secret: bytes = field(default=b"", repr=False)
     ca_bundle: Path | None = None
@@ -101,6 +109,14 @@ def _addresses(text: str) -> tuple[str, ...]:
         if not re.fullmatch(r"https?://[^/\s?#@]+(/[^\s?#]*)?", one):
             raise ValueError("must be http(s) base URLs without query, fragment or user")
     return tuple(one.rstrip("/") for one in _words(text))
+
+
+def _peer_rate(text: str) -> Rate | None:
+    return None if text == "off" else rate_of(text)
+
+
+def _networks(text: str) -> tuple[Network, ...]:
+    return tuple(map(ip_network, _words(text)))
 
 
 def _store(text: str) -> str:
@@ -194,11 +210,8 @@ def _yes(text: str) -> bool:
     return text == "1"
 
 
-def _modes(text: str) -> dict[str, str]:
-    pairs = [item.partition("=") for item in _words(text)]
-    if not all(sep for _, sep, _ in pairs):
-        raise ValueError("must be like TOPIC=shadow")
-    return {topic: mode for topic, _, mode in pairs}
+def _modes(text: str) -> dict[str, Mode]:
+    return dict(map(topic_and_mode, _words(text)))
 
 
 _VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
@@ -206,6 +219,7 @@ _VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "CDS_SITE_FILE": ("site_file", _file),
     "CDS_FHIR_SERVERS": ("fhir_servers", _servers),
     "CDS_FETCH_SECONDS": ("fetch_seconds", _positive),
+    "CDS_ANSWER_SECONDS": ("answer_seconds", _positive),
     "CDS_CA_BUNDLE": ("ca_bundle", _certificates),
     "CDS_HTTPS_PROXY": ("https_proxy", _proxy),
     "CDS_MAX_BODY_BYTES": ("max_body_bytes", _bytes),
@@ -215,6 +229,8 @@ _VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "CDS_PUBLIC_URL": ("public_urls", _addresses),
     "CDS_CLIENTS_FILE": ("clients_file", _file),
     "CDS_PROTECT_DISCOVERY": ("protect_discovery", _yes),
+    "CDS_PEER_RATE": ("peer_rate", _peer_rate),
+    "CDS_PROXIES": ("proxies", _networks),
     "CDS_STORE": ("store_url", _store),
     "CDS_PATIENT_SECRET_FILE": ("patient_secret", _secret),
     "CDS_AUDIT_FILE": ("audit_file", _audit),

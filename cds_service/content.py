@@ -13,7 +13,6 @@ from cds_service.content_files import (
     ContentFile,
     Hold,
     LimitRow,
-    Mode,
     Precedence,
     ReasonRow,
     Repeats,
@@ -23,6 +22,7 @@ from cds_service.content_files import (
     SourceRow,
 )
 from cds_service.facts import Knowledge
+from cds_service.modes import Mode
 from cds_service.orders import OrderTemplate
 from cds_service.prefetch import KeyIndex
 from cds_service.results import MeasureOf

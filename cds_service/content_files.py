@@ -5,9 +5,9 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
+from cds_service.modes import Mode
 from cds_service.rules import Indicator
 
-Mode = Literal["on", "shadow", "off"]
 Said = Annotated[str, Meta(min_length=1)]
 
 

@@ -8,11 +8,12 @@ from difflib import get_close_matches
 
 class CdsError(Exception):
     """An answer other than 200. `text` is for people; `diagnostics` names what was wrong, never a
-    value.
+    value; `retry_after` is when to ask again, None where that would not help.
     """
 
     status = 500
     code = "exception"
+    retry_after: int | None = None  # seconds
 
     def __init__(self, text: str, diagnostics: str = "") -> None:
         super().__init__(text)
@@ -92,11 +93,31 @@ class BrokenRequest(CdsError):
     code = "invalid"
 
 
+class TooOften(CdsError):
+    """The caller calls more often than it may; `seconds` until it may again."""
+
+    status = 429
+    code = "throttled"
+
+    def __init__(self, text: str, rate: str, seconds: int) -> None:
+        super().__init__(text, f"at most {rate}")
+        self.retry_after = seconds
+
+
+class Overloaded(CdsError):
+    """The time for an answer is over before its turn came."""
+
+    status = 503
+    code = "throttled"
+    retry_after = 1
+
+
 class StoreDown(CdsError):
     """The store is needed for this answer and cannot be reached."""
 
     status = 503
     code = "transient"
+    retry_after = 10
 
 
 class ContentError(Exception):

@@ -5,10 +5,11 @@ cards.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from cds_service.content import Content, Family, Topic
-from cds_service.content_files import Hold, Mode, Service
+from cds_service.content import Family, Topic
+from cds_service.content_files import Hold, Service
 from cds_service.evidence import Answer, Record, Undecided, surely, unique
 from cds_service.facts import PatientFacts
+from cds_service.modes import Mode
 from cds_service.rules import Advice, Verdict
 
 DONE_OR_ORDERED = "done-or-ordered"
@@ -34,10 +35,10 @@ class Review:
 
 
 def review(
-    content: Content,
     family: Family,
     service: Service,
     facts: PatientFacts,
+    modes: Mapping[str, Mode],
     *,
     also_off: bool = False,
     hold_back: Callable[[Sequence[Verdict]], bool] | None = None,
@@ -50,7 +51,7 @@ def review(
     verdicts: list[Verdict] = []
     finished: list[Verdict] = []
     for topic in family.topics:
-        mode = content.modes[topic.code]
+        mode = modes[topic.code]
         if mode == "off" and not also_off:
             verdicts.append(_switched_off(topic))
             continue
@@ -66,7 +67,7 @@ def review(
             if not alive:
                 finished.append(verdict)
         verdicts.append(verdict)
-    _yield_to_others(family, content.modes, verdicts)
+    _yield_to_others(family, modes, verdicts)
     for verdict in finished:
         _suppress(verdict, DONE_OR_ORDERED)
     shown = [x for x in verdicts if x.outcome == "fired"]

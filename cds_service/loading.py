@@ -42,6 +42,7 @@ from cds_service.errors import ContentError
 from cds_service.facts import READ_HERE, Interval, Knowledge, Limits, OrderRule
 from cds_service.fhir_files import ActivityDefinitionFile, ValueSetFile, read_fhir
 from cds_service.hook_request import CONTEXTS
+from cds_service.modes import Mode
 from cds_service.orders import OrderTemplate, order_of
 from cds_service.prefetch import KeyIndex, PrefetchKey
 from cds_service.quantity import Quantity, Units
@@ -73,7 +74,7 @@ _BROKEN_IMPORTS = (SyntaxError, ImportError, NameError, AttributeError, TypeErro
 
 
 def load_content(
-    folder: Path, site: Path | None = None, modes: Mapping[str, str] | None = None
+    folder: Path, site: Path | None = None, modes: Mapping[str, Mode] | None = None
 ) -> Content:
     """The content of a folder under a site's settings.
 
@@ -85,7 +86,7 @@ def load_content(
 class _Loader:
     """Reads one folder, once."""
 
-    def __init__(self, folder: Path, site: Site, modes: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path, site: Site, modes: Mapping[str, Mode]) -> None:
         if not (folder / "content.toml").is_file():
             raise ContentError(str(folder), "", "is no content folder: it has no content.toml")
         self.root = folder.resolve()

@@ -95,13 +95,15 @@ _ERRORS = {
     "413": "The body is too large.",
     "415": "The body is not declared as JSON.",
     "422": "The body is JSON and breaks CDS Hooks; the diagnostics name the member.",
+    "429": "The client, or the address that it calls from, calls too often; never of the open "
+    "server, and of discovery only where it is protected.",
     "500": "A defect of the server.",
-    "503": "The store is needed and cannot be reached.",
+    "503": "The server is busy, or the store is needed and cannot be reached.",
 }
-_OF_CALL = tuple(x for x in _ERRORS if x != "503")
+_OF_CALL = tuple(_ERRORS)
 _OF_FEEDBACK = tuple(x for x in _ERRORS if x != "412")
 _OF_GET = ("403", "500")
-_OF_PROTECTED = ("401", "503")
+_OF_PROTECTED = ("401", "429", "503")
 _REQUEST_ID = "X-Request-ID"
 _HEADERS = {
     _REQUEST_ID: {
@@ -112,8 +114,15 @@ _HEADERS = {
     },
     "Allow": {"description": "The methods that are.", "schema": {"type": "string"}},
     "WWW-Authenticate": {"description": "How to.", "schema": {"const": "Bearer"}},
+    "Retry-After": {
+        "description": "In how many seconds.",
+        "schema": {"type": "string", "pattern": "^[1-9][0-9]*$"},
+    },
 }
-_ALSO_SAID = {"401": ("WWW-Authenticate",), "405": ("Allow",)}
+_ALSO_SAID = {
+    **{"401": ("WWW-Authenticate",), "405": ("Allow",)},
+    **{"429": ("Retry-After",), "503": ("Retry-After",)},
+}
 
 # -- what a request must be beyond its types: hook_request asks it -----------------------------
 

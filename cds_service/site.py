@@ -10,8 +10,9 @@ from pathlib import Path
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cds_service.content import Override, Topic
-from cds_service.content_files import Mode, SiteCoding, SiteFile
+from cds_service.content_files import SiteCoding, SiteFile
 from cds_service.errors import ContentError, did_you_mean
+from cds_service.modes import Mode, switched, unknown_topic
 from cds_service.orders import OrderTemplate
 from cds_service.quantity import Quantity
 from cds_service.terminology import Listed, ValueSet, local_text, plain_code, same_system
@@ -120,7 +121,7 @@ class Site:
         self._note(f"limits.{name}", f"{shipped.value}{unit}", f"{here}{unit}")
         return Quantity(Decimal(here), shipped.unit)
 
-    def modes(self, topics: Iterable[Topic], asked: Mapping[str, str]) -> dict[str, Mode]:
+    def modes(self, topics: Iterable[Topic], asked: Mapping[str, Mode]) -> dict[str, Mode]:
         """Every topic's mode: shipped, else the site's, else what the command line asked for."""
         modes: dict[str, Mode] = {}
         for topic in topics:
@@ -128,14 +129,9 @@ class Site:
             if (here := self.file.modes.get(topic.code)) is not None:
                 self._note(f"modes.{topic.code}", topic.card.mode, here)
                 modes[topic.code] = here
-        for name, mode in asked.items():
-            if mode not in ("on", "shadow", "off"):
-                raise ContentError("topic mode", name, "must be on, shadow or off")
-            if name != "*" and name not in modes:
-                raise ContentError("topic mode", name, f"is no topic; there are {', '.join(modes)}")
-            for code in modes if name == "*" else (name,):
-                modes[code] = mode  # type: ignore[assignment]  # one of the three
-        return modes
+        if wrong := unknown_topic(asked, modes):
+            raise ContentError("topic mode", *wrong)
+        return switched(modes, asked)
 
     def check(self, known: Mapping[str, set[str]], keys: set[str]) -> None:
         """Raises ContentError for a key that does not exist: a misspelt one must not pass."""

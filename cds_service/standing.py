@@ -4,7 +4,7 @@ in both cases a store and a secret.
 
 import os
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,12 +30,12 @@ class Standing:
 
 
 @contextmanager
-def trusting(settings: Settings) -> Iterator[Standing]:
+def trusting(settings: Settings, topics: Collection[str]) -> Iterator[Standing]:
     """A server for the clients of the clients file, once nothing is `missing`; raises CannotServe,
-    and ContentError for what is wrong in that file.
+    and ContentError for what is wrong in that file. Only `topics` can be switched for a client.
     """
     assert settings.clients_file is not None
-    clients = read_clients(settings.clients_file)
+    clients = read_clients(settings.clients_file, topics)
     for url in settings.public_urls:
         parts = urlsplit(url)
         if parts.scheme != "https" and not is_loopback(parts.hostname or ""):

@@ -93,8 +93,8 @@ def _exactly(found: dict[str, Any], kind: Any, where: str) -> str:
     if not gap:
         return where
     table: Any = found
-    for part in before.strip(".").split(".") if before else ():
-        table = table.get(part, {})
+    for part in _PART.findall(before):
+        table = table[int(part)] if isinstance(table, list) else table.get(part, {})
     for key, value in list(table.items()):
         table.clear()
         table[key] = value

@@ -2,7 +2,7 @@
 
 from msgspec import Struct
 
-from cds_service.content_files import Mode
+from cds_service.modes import Mode
 
 Number = int | float
 

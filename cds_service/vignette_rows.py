@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from cds_service.dates import parse_date
 from cds_service.errors import ContentError
 from cds_service.hook_request import CONTEXTS, ORDER_HOOKS
+from cds_service.modes import EVERY, MODES, Mode
 from cds_service.terminology import SYSTEMS
 
 _EVERY = " subject sent_in status text system code"
@@ -100,7 +101,7 @@ class Vignette:
     id: str
     says: str
     hook: str
-    modes: Mapping[str, str]
+    modes: Mapping[str, Mode]
     expect: tuple[tuple[str, str], ...]
     verdicts: Mapping[str, str]
     suggests: Mapping[str, tuple[str, ...]]
@@ -200,12 +201,13 @@ class _Reader:
             row={"patient": self._patient(self._string(row, "patient")), **items, **lists},
         )
 
-    def _modes(self, value: object) -> dict[str, str]:
+    def _modes(self, value: object) -> dict[str, Mode]:
         if value == "all-on":
-            return {"*": "on"}
+            return {EVERY: "on"}
         if not isinstance(value, dict):
             raise self._wrong("modes", 'must be "all-on" or a table of topic = mode')
-        return {topic: self._one_of("modes", str(m), "on shadow off") for topic, m in value.items()}
+        modes = {x: self._one_of("modes", str(mode), " ".join(MODES)) for x, mode in value.items()}
+        return cast(dict[str, Mode], modes)
 
     def _verdicts(self, value: object) -> dict[str, str]:
         if not isinstance(value, dict):

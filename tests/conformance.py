@@ -48,19 +48,25 @@ Every requirement is in our own words; the text that counts is [the specificatio
 | waiting | for work that is named |
 | does not apply | for the reason given |
 """
+_DEVIATING = (
+    "What the server does otherwise when it is told to ([protocol.md](protocol.md#deviations)):"
+)
 
 Tests = Mapping[str, Sequence[str]]  # the tests that show a requirement, by its id
 
 
 @dataclass(frozen=True)
 class Requirement:
-    """One thing asked; `does_not_apply` is a reason, `waits_for` an area and why ("area: why")."""
+    """One thing asked; `does_not_apply` is a reason, `waits_for` an area and why ("area: why"), and
+    `deviates` says what the server does otherwise when it is told to.
+    """
 
     id: str
     strength: str
     asks: str
     does_not_apply: str = ""
     waits_for: str = ""
+    deviates: str = ""
 
     @property
     def area(self) -> str:
@@ -134,6 +140,9 @@ def _summary(sections: Sequence[Section], tests: Tests) -> Iterator[str]:
     counts = Counter((x.area, x.state(tests)) for x in requirements)
     for area in AREAS:
         yield f"| {area} | {counts[area, 'in part']} | {counts[area, 'waiting']} |"
+    if deviating := [f"**{x.id}**: {x.deviates}" for x in requirements if x.deviates]:
+        yield f"\n{_DEVIATING}\n"
+        yield from (f"* {x}" for x in deviating)
 
 
 def _linked(title: str) -> str:
@@ -153,6 +162,8 @@ def _sections(sections: Sequence[Section], tests: Tests) -> Iterator[str]:
                 yield f"* Does not apply: {x.does_not_apply}"
             if x.waits_for:
                 yield f"* Waits for {x.waits_for}."
+            if x.deviates:
+                yield f"* Deviates when told to: {x.deviates}"
             yield from (f"* `{name}`" for name in tests.get(x.id, ()))
     yield ""
 

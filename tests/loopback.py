@@ -168,9 +168,12 @@ def serving(
     endpoint_at: Callable[[str], FhirEndpoint],
     name: str = "127.0.0.1",
     tls: ssl.SSLContext | None = None,
+    port: int = 0,
 ) -> Iterator[FhirServer]:
-    """A FHIR server of this machine until the end of the block; `name` is what its URLs call it."""
-    server = _Server(("127.0.0.1", 0), BaseHTTPRequestHandler)
+    """A FHIR server of this machine until the end of the block; `name` is what its URLs call it,
+    `port` any that is free where it is 0.
+    """
+    server = _Server(("127.0.0.1", port), BaseHTTPRequestHandler)
     scheme = "http" if tls is None else "https"
     base = f"{scheme}://{name}:{server.server_address[1]}/fhir"
     if tls is not None:  # the handshake is the first read, in the thread of that caller

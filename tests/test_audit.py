@@ -127,6 +127,24 @@ def _says_what_was_answered(found: dict[str, Json]) -> None:
     assert listed(found["feedback"], "feedback") == {"overridden": "card-1"}
 
 
+def test_what_a_quiet_client_is_not_told_is_audited_and_counted(tmp_path: Path) -> None:
+    file, key = tmp_path / "audit.ndjson", Key()
+    (tmp_path / "keys.json").write_bytes(key_set(key))
+    rows = [client_row(EHR, keys="keys.json", failures="quiet")]
+    with trusting(tmp_path, rows, CDS_AUDIT_FILE=str(file)) as server:
+        ask = _Asking(server, key)
+        assert ask(SERVICE, {**request(), "prefetch": {}}, "lacking") == 200
+        assert ask(SERVICE, {"hook": "patient-view"}, "broken") == 200
+        lost = r'cds_not_evaluated_total{client="ehr.example",reason="%s",service="alp-review"}'
+        for reason in ("incomplete", "invalid"):
+            assert _count(server, re.escape(lost % reason)) == 1
+        made = 'client="ehr.example",outcome="not-evaluated",service="alp-review"'
+        assert _count(server, rf"cds_hook_requests_total\{{{made}\}}") == 2
+    said = [(_request_id(x), x["outcome"], x["outcomeDesc"]) for x in records(file)]
+    assert said == [("lacking", "4", "200 incomplete"), ("broken", "4", "200 invalid")]
+    assert {x.split()[0] for x in listed(records(file)[0], "verdicts").values()} == {"data-missing"}
+
+
 class _Asking:
     def __init__(self, server: Running, key: Key) -> None:
         self.server, self.key = server, key

@@ -119,7 +119,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     with publishing() as keys:
         jku = keys.publish("/main.json", main, rsa, for_encryption, for_other_algorithm)
         (folder / "other.json").write_bytes(key_set(other, Key("PS256", kid="ps"), main))
-        others = {"algorithms": ["ES256", "PS256"], "tenants": ["north", "south"]}
+        others: Json = {"algorithms": ["ES256", "PS256"], "tenants": ["north", "south"]}
         rows = [
             client_row(MAIN, jku=jku, insecure_jku=True),
             client_row(OTHER, keys="other.json", audiences=["urn:cds:ours"], **others),

@@ -12,6 +12,7 @@ from flask.testing import FlaskClient
 from cds_service.app import create_app
 from cds_service.config import Settings
 from cds_service.fhir_endpoint import FixturePatient
+from cds_service.modes import Mode
 from tests.exchanges import EXCHANGES, TODAY, Exchange, Json, now, put, request, send
 from tests.invariants import cards_of, drafts_of, strict_json, texts, violations, without_uuids
 
@@ -169,7 +170,7 @@ def test_with_every_topic_on_the_cards_still_keep_the_checklist(
 
 @pytest.mark.parametrize("mode", ["shadow", "off"])
 def test_a_topic_that_is_not_on_shows_no_card_and_is_still_explained(
-    whole: Whole, mode: str
+    whole: Whole, mode: Mode
 ) -> None:
     settings = Settings(open=True, topic_modes={"lowAlpPersistent": mode})
     client = create_app(settings, now=now).test_client()

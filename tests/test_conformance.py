@@ -19,8 +19,10 @@ AAA-02 = { strength = "policy", asks = "Two.", does_not_apply = "Not here." }
 title = "Second"
 BBB-01 = { strength = "client SHOULD", asks = "Three.", waits_for = "playground: not yet" }
 BBB-02 = { strength = "derived MUST NOT", asks = "Four.", waits_for = "speed and fuzzing: more" }
+BBB-03 = { strength = "MUST", asks = "Five.", deviates = "Six for some." }
 """
 TESTS = {"AAA-01": ["test_a.py::test_one", "test_b.py::test_x"], "BBB-02": ["test_a.py::test_one"]}
+TESTS["BBB-03"] = ["test_c.py::test_five"]
 
 
 @pytest.fixture
@@ -52,7 +54,12 @@ def test_requirements_with_tests_or_reasons_are_no_fault(sections: tuple[Section
     ("old", "new", "tests", "fault"),
     [
         ("", "", TESTS | {"ZZZ-01": ["test_z.py::test_z"]}, "ZZZ-01: no such requirement"),
-        ("", "", {"BBB-02": TESTS["BBB-02"]}, "AAA-01: neither a test nor a reason"),
+        (
+            "",
+            "",
+            dict([*TESTS.items()][1:]),
+            "AAA-01: neither a test nor a reason",
+        ),
         (', does_not_apply = "Not here."', "", TESTS, "AAA-02: neither a test nor a reason"),
         ("", "", TESTS | {"AAA-02": ["x"]}, "AAA-02: does not apply, and a test shows it"),
         ('"Not here."', '"x", waits_for = "playground: x"', TESTS, "AAA-02: does not apply, and"),
@@ -71,14 +78,17 @@ def test_the_page_counts_and_lists_every_requirement_once(sections: tuple[Sectio
     said = page(sections, TESTS)
 
     assert "| [The first's part](#the-firsts-part) | 1 | 0 | 0 | 1 | 2 |" in said
-    assert "| **together** | 1 | 1 | 1 | 1 | 4 |" in said
+    assert "| **together** | 2 | 1 | 1 | 1 | 5 |" in said
     assert "| speed and fuzzing | 1 | 0 |" in said and "| playground | 0 | 1 |" in said
     assert re.findall(r"\*\*([A-Z]{3}-\d\d)\*\* \((.+)\): (.+)", said) == [
         ("AAA-01", "MUST, shown", "One."),
         ("AAA-02", "policy, does not apply", "Two."),
         ("BBB-01", "client SHOULD, waiting", "Three."),
         ("BBB-02", "derived MUST NOT, in part", "Four."),
+        ("BBB-03", "MUST, shown", "Five."),
     ]
+    assert "(protocol.md#deviations)):\n\n* **BBB-03**: Six for some.\n" in said
+    assert "* Deviates when told to: Six for some.\n* `test_c" in said
     assert said.count("* `test_a.py::test_one`") == 2
     assert "* Does not apply: Not here." in said and "* Waits for speed and fuzzing: more." in said
 

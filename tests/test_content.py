@@ -18,6 +18,7 @@ from cds_service.content import Content, Topic
 from cds_service.content_files import CardFile, Variant
 from cds_service.errors import ContentError, DataUnobtainable
 from cds_service.loading import load_content
+from cds_service.modes import Mode
 from cds_service.outgoing import check_outgoing
 
 HOOKS = Path(__file__).resolve().parents[1] / "hooks"
@@ -394,14 +395,14 @@ def test_the_hash_changes_with_the_site_file_and_with_each_mode(tmp_path: Path) 
     for text in ("", "[limits]\nlow_cap = 41\n", "[limits]\nlow_cap = 42\n"):
         site.write_text(text)
         hashes.append(load_content(HOOKS, site).hash)
-    one, other = {"lowAlpPersistent": "off"}, {"lowAlpUnconfirmed": "off"}
-    hashes += [load_content(HOOKS, None, x).hash for x in (one, other, {"*": "off"})]
+    for topic in ("lowAlpPersistent", "lowAlpUnconfirmed", "*"):
+        hashes.append(load_content(HOOKS, None, {topic: "off"}).hash)
     assert len(set(hashes[1:])) == len(hashes) - 1
     assert hashes[0] not in hashes[2:]
 
 
 def test_the_order_in_which_modes_are_asked_for_does_not_matter() -> None:
-    modes = {"lowAlpPersistent": "off", "lowAlpUnconfirmed": "shadow"}
+    modes: dict[str, Mode] = {"lowAlpPersistent": "off", "lowAlpUnconfirmed": "shadow"}
     backwards = dict(reversed(modes.items()))
     assert load_content(HOOKS, None, modes).hash == load_content(HOOKS, None, backwards).hash
 

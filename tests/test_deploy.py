@@ -255,7 +255,9 @@ def test_the_dashboard_s_panels_lie_side_by_side() -> None:
     for panel in board["panels"]:
         place = panel["gridPos"]
         cells = {
-            (place["x"] + dx, place["y"] + dy) for dx in range(place["w"]) for dy in range(place["h"])
+            (place["x"] + dx, place["y"] + dy)
+            for dx in range(place["w"])
+            for dy in range(place["h"])
         }
         assert not cells & taken and max(x for x, _ in cells) < 24, panel["title"]
         taken |= cells

@@ -19,8 +19,8 @@ HOOKS = ROOT / "hooks"
 
 # Bytes, resources, facts, rules, cards, HTTP: a module imports only from those before it.
 ORDER = (
-    *("__init__", "errors", "logs", "toml_files", "jwks", "addresses", "clients", "store"),
-    "client_keys",
+    *("__init__", "errors", "logs", "modes", "toml_files", "jwks", "addresses", "rates"),
+    *("clients", "store", "client_keys"),
     "auth",
     *("dates", "quantity", "resources", "fhir_files", "terminology"),
     *("hook_request", "fhir_client", "deliveries", "drafts", "prefetch", "entries", "results"),

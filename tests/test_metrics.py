@@ -14,6 +14,7 @@ import pytest
 import requests
 from prometheus_client import Counter
 
+from cds_service.fhir_endpoint import FhirEndpoint, FixturePatient
 from cds_service.metrics import Metrics
 from tests.exchanges import LOW, NORMAL, SERVICE, Json, as_bytes, request
 from tests.loopback import (
@@ -26,6 +27,7 @@ from tests.loopback import (
     has_ended,
     refuses,
     running,
+    serving,
     wait_until,
 )
 from tests.trust import Key, claims, client_row, key_set, token, trusting
@@ -115,6 +117,25 @@ def test_reading_a_fhir_server_is_timed_and_what_it_does_not_answer_is_counted(
     assert count(found, "cds_fhir_fetch_failures_total", reason="timed out") == 1
     assert count(found, "cds_prefetch_keys_total", key="alp", state="fetched") == 1
     assert count(found, "cds_prefetch_keys_total", key="conditions", state="failed") == 1
+
+
+def test_a_fhir_server_that_was_down_is_read_again_once_it_is_there(
+    patients: dict[str, FixturePatient],
+) -> None:
+    bundles = [x.bundle for x in patients.values()]
+    port = free_port()
+    base = f"http://127.0.0.1:{port}/fhir"
+    asked = {**request(), "prefetch": {}, "fhirServer": base}
+    asked["context"] = {**asked["context"], "patientId": "low-alp-persistent"}
+    with running(CDS_FHIR_SERVERS=base) as server:
+        for times in (1, 2):
+            assert post(server.url, asked).status_code == 412
+            failed = {"reason": "connection failed"}
+            lost = count(scraped(server.url), "cds_fhir_fetch_failures_total", **failed)
+            assert lost >= times
+        with serving(lambda base: FhirEndpoint(bundles, base), port=port):
+            assert post(server.url, asked).json()["cards"]
+        assert count(scraped(server.url), "cds_fhir_fetch_failures_total", **failed) == lost
 
 
 def test_clients_tokens_and_feedback_are_counted_by_names_of_ours(tmp_path: Path) -> None:

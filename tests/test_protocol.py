@@ -676,7 +676,7 @@ def answers(client: FlaskClient, origin: str | None) -> list[TestResponse]:
 def test_by_default_a_script_of_any_origin_may_read_every_answer(client: FlaskClient) -> None:
     for answer in [*answers(client, STRANGE), *answers(client, None)]:
         assert answer.headers[f"{ALLOW}Origin"] == "*"
-        assert answer.headers["Access-Control-Expose-Headers"] == "X-Request-ID"
+        assert answer.headers["Access-Control-Expose-Headers"] == "X-Request-ID, Retry-After"
         assert f"{ALLOW}Credentials" not in answer.headers
 
 
@@ -684,7 +684,7 @@ def test_by_default_a_script_of_any_origin_may_read_every_answer(client: FlaskCl
 def test_a_listed_origin_is_echoed_on_every_answer(narrow: FlaskClient) -> None:
     for answer in answers(narrow, LISTED):
         assert answer.headers[f"{ALLOW}Origin"] == LISTED
-        assert answer.headers["Access-Control-Expose-Headers"] == "X-Request-ID"
+        assert answer.headers["Access-Control-Expose-Headers"] == "X-Request-ID, Retry-After"
         assert "Origin" in answer.headers["Vary"]
         assert f"{ALLOW}Credentials" not in answer.headers
 

@@ -1,6 +1,7 @@
 """Settings come from CDS_* variables once; an unknown name or a value that does not fit refuses."""
 
 import re
+from ipaddress import ip_network
 from pathlib import Path
 
 import certifi
@@ -8,6 +9,7 @@ import pytest
 
 from cds_service.config import Settings, fixtures_dir, read_settings
 from cds_service.errors import ContentError
+from cds_service.rates import Rate
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -34,6 +36,11 @@ EACH: list[tuple[str, str, str, object]] = [
     ("CDS_FHIR_SERVERS", "https://a,https://b ", "fhir_servers", ("https://a", "https://b")),
     ("CDS_FETCH_SECONDS", "0.5", "fetch_seconds", 0.5),
     ("CDS_FETCH_SECONDS", "10", "fetch_seconds", 10.0),
+    ("CDS_ANSWER_SECONDS", "4.5", "answer_seconds", 4.5),
+    ("CDS_PEER_RATE", "1200/minute", "peer_rate", Rate(1200, "minute")),
+    ("CDS_PEER_RATE", "off", "peer_rate", None),
+    ("CDS_PROXIES", "10.0.0.0/8", "proxies", (ip_network("10.0.0.0/8"),)),
+    ("CDS_PROXIES", "::1 10.0.0.7", "proxies", tuple(map(ip_network, ("::1", "10.0.0.7")))),
     ("CDS_CA_BUNDLE", certifi.where(), "ca_bundle", Path(certifi.where())),
     ("CDS_HTTPS_PROXY", "http://proxy.example:3128/", "https_proxy", "http://proxy.example:3128"),
     ("CDS_HTTPS_PROXY", "http://u:p@proxy:3128", "https_proxy", "http://u:p@proxy:3128"),
@@ -89,6 +96,11 @@ def test_each_variable_sets_one_setting_and_no_other(
         ("CDS_FETCH_SECONDS", "3600"),
         ("CDS_FETCH_SECONDS", "nan"),
         ("CDS_FETCH_SECONDS", "inf"),
+        ("CDS_ANSWER_SECONDS", "0"),
+        ("CDS_PEER_RATE", "on"),
+        ("CDS_PEER_RATE", "50"),
+        ("CDS_PROXIES", "10.0.0.1/8"),
+        ("CDS_PROXIES", "proxy.example"),
         ("CDS_CA_BUNDLE", "/no/such/file.pem"),
         ("CDS_CA_BUNDLE", __file__),
         ("CDS_HTTPS_PROXY", "proxy.example:3128"),
@@ -125,6 +137,8 @@ def test_each_variable_sets_one_setting_and_no_other(
         ("CDS_METRICS_ADDRESS", "127.0.0.1:0"),
         ("CDS_METRICS_ADDRESS", "127.0.0.1:65536"),
         ("CDS_METRICS_ADDRESS", "127.0.0.1:http"),
+        ("CDS_TOPIC_MODES", "=on"),
+        ("CDS_TOPIC_MODES", "lowAlpPersistent=loud"),
         ("CDS_DEMO_PAGE_SIZE", "many"),
         ("CDS_DEMO_PAGE_SIZE", "0"),
     ],

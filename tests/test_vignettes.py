@@ -16,6 +16,7 @@ from cds_service.config import Settings
 from cds_service.content import Content, Family
 from cds_service.content_files import Variant
 from cds_service.loading import load_content
+from cds_service.modes import Mode
 from cds_service.vignettes import Vignette
 from tests import words
 
@@ -39,7 +40,7 @@ ROWS = [
 
 
 @cache
-def client(modes: tuple[tuple[str, str], ...], today: date) -> FlaskClient:
+def client(modes: tuple[tuple[str, Mode], ...], today: date) -> FlaskClient:
     noon = datetime(today.year, today.month, today.day, 12, tzinfo=UTC)
     return create_app(Settings(open=True, topic_modes=dict(modes)), now=lambda: noon).test_client()
 

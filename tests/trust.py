@@ -7,9 +7,10 @@ import ssl
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -19,9 +20,13 @@ from uuid import uuid4
 import jwt
 import msgspec
 from jwt.utils import base64url_encode
+from werkzeug.test import TestResponse
 
+from cds_service.app import create_app
+from cds_service.config import migrations_dir, read_settings
 from cds_service.minting import make_key
-from tests.exchanges import SERVICE
+from cds_service.store import Store
+from tests.exchanges import SERVICE, now, send
 from tests.loopback import Running, running
 
 Json = dict[str, Any]
@@ -146,10 +151,13 @@ def publishing(certificate: Path | None = None, key: Path | None = None) -> Iter
 # -- the product ---------------------------------------------------------------------------------
 
 
-def client_row(issuer: str, **members: object) -> str:
+def client_row(issuer: str, modes: Mapping[str, str] | None = None, **members: object) -> str:
     """A client of the clients file."""
     said = {"name": issuer.rpartition("/")[2], "issuer": issuer, **members}
-    return "\n".join(["[[client]]", *(f"{x} = {json.dumps(y)}" for x, y in said.items()), ""])
+    lines = ["[[client]]", *(f"{x} = {json.dumps(y)}" for x, y in said.items())]
+    if modes is not None:
+        lines += ["[client.modes]", *(f'"{x}" = {json.dumps(y)}' for x, y in modes.items())]
+    return "\n".join([*lines, ""])
 
 
 def settings_in(folder: Path, rows: Sequence[str], **others: str) -> dict[str, str]:
@@ -161,6 +169,7 @@ def settings_in(folder: Path, rows: Sequence[str], **others: str) -> dict[str, s
         "CDS_PATIENT_SECRET_FILE": str(folder / "secret"),
         "CDS_PUBLIC_URL": f"{BASE} {OTHER_BASE}",
         "CDS_STORE": f"sqlite:///{folder}/store.sqlite",
+        "CDS_PEER_RATE": "off",  # all tests call from one address
         **others,
     }
 
@@ -172,6 +181,37 @@ def trusting(
     """A server that trusts these clients, in a process of its own."""
     with running(*arguments, is_open=False, **settings_in(folder, rows, **others)) as server:
         yield server
+
+
+class Hospital:
+    """The product in this process, trusting the clients of these rows, at a clock that can be set;
+    they all sign with one key.
+    """
+
+    def __init__(self, folder: Path, *rows: str, **others: str) -> None:
+        self.at = now()
+        self.key = Key(kid="hospital")
+        (folder / "keys.json").write_bytes(key_set(self.key))
+        self.settings = read_settings(settings_in(folder, rows, **others))
+        self.store = Store(self.settings.store_url)
+        self.store.migrate(migrations_dir())
+        self.client = create_app(self.settings, now=self.now).test_client()
+
+    def now(self) -> datetime:
+        return self.at
+
+    def token(self, issuer: str, path: str = SERVICE, **others: object) -> str:
+        """A good token of a client, by the clock that is set."""
+        issued = int(self.at.timestamp())
+        times: Json = {"iat": issued, "exp": issued + 300}
+        return token(self.key, claims(issuer, path, **{**times, **others}))
+
+    def ask(
+        self, issuer: str, body: Json | str | bytes, path: str = SERVICE, **headers: str
+    ) -> TestResponse:
+        """The answer to a client's call."""
+        given = {"Authorization": f"Bearer {self.token(issuer, path)}", **headers}
+        return send(self.client, body, path, **given)
 
 
 def key_set(*keys: Key | Json) -> bytes:
