@@ -1,5 +1,5 @@
-"""What is in deploy/ is valid by the schemas of those who read it, and says nothing that the service
-does not know.
+"""What is in deploy/ is valid by the schemas of those who read it, and says nothing that the
+service does not know.
 """
 
 import json
@@ -13,8 +13,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import kubernetes_validate
+import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
+import requests
 import yaml
 
 from cds_service.config import read_settings
@@ -77,11 +78,13 @@ def test_what_compose_sets_is_a_setting() -> None:
     assert "CDS_STORE" in set_there
 
 
-def test_the_service_is_told_of_its_proxy_where_it_can_be() -> None:
+def test_the_service_is_told_of_its_proxy() -> None:
     """Else the limit of a peer would be one limit of all that come through nginx."""
-    told_by_compose = "CDS_PROXIES" in services()["cds-service"]["environment"]
-    told_to_pods = "CDS_PROXIES" in (DEPLOY / "kubernetes" / "deployment.yaml").read_text("utf-8")
-    assert {told_by_compose, told_to_pods} == {"CDS_PROXIES" in known_settings()}
+    proxies = services()["cds-service"]["environment"]["CDS_PROXIES"]
+    assert proxies == services()["nginx"]["networks"]["inside"]["ipv4_address"] + "/32"
+    [pod] = [x for kind, x in pods() if kind == "Deployment"]
+    [server] = [x for x in pod["containers"] if x["name"] == "cds-service"]
+    assert {"name": "CDS_PROXIES", "value": "127.0.0.1/32"} in server["env"]
 
 
 def test_compose_opens_https_to_the_world_and_numbers_to_its_host_alone() -> None:
@@ -265,8 +268,6 @@ def test_the_dashboard_s_panels_lie_side_by_side() -> None:
 
 
 def test_prometheus_can_read_what_a_server_exposes() -> None:
-    import requests
-
     with running() as server:
         text = requests.get(f"{server.url}/metrics", timeout=20).text
     assert "cds_audit_failures_total 0.0" in text  # so that the first one is an increase
