@@ -54,7 +54,7 @@ sbom: $(STAMP) ## write build/sbom.json (CycloneDX): what is installed for runni
 	@$(PYTHON) -m venv --without-pip build/sbom
 	@PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
 	  PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore \
-	  $(BIN)/python -m pip --python build/sbom/bin/python install --quiet .
+	  $(BIN)/python -m pip --python build/sbom/bin/python install --quiet --no-compile .
 	@$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --mc-type application \
 	  --output-reproducible --output-file $(SBOM) build/sbom/bin/python
 
