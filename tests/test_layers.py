@@ -32,7 +32,7 @@ ORDER = (
     *("rule_code", "rule_questions", "topic_shape", "topic_reading", "topics", "topic_pages"),
     *("openapi", "config", "fhir_endpoint", "vignette_rows", "vignette_charts", "vignettes"),
     *("checking", "outgoing", "terminal_text", "dot_plot", "terminal", "report"),
-    *("app", "serving", "standing", "demonstration", "minting", "cli", "__main__"),
+    *("app", "serving", "standing", "in_force", "demonstration", "minting", "cli", "__main__"),
 )
 
 
