@@ -18,8 +18,10 @@ import pytest
 import requests
 import yaml
 
+from cds_service.clients import read_clients
 from cds_service.config import read_settings
 from cds_service.errors import ContentError
+from cds_service.loading import load_content
 from cds_service.metrics import Metrics
 from cds_service.serving import SECONDS_TO_END
 from tests.loopback import ROOT, running
@@ -70,6 +72,15 @@ def services() -> Json:
 def test_the_compose_file_is_one() -> None:
     tool = Path(sys.executable).with_name("check-jsonschema")
     run(tool, "--builtin-schema", "vendor.compose-spec", COMPOSE)
+
+
+def test_what_the_compose_file_refers_to_is_in_it() -> None:
+    whole = yaml.safe_load(COMPOSE.read_text("utf-8"))
+    for one in services().values():
+        assert set(one["networks"]) <= set(whole["networks"])
+        assert set(one.get("depends_on", ())) <= set(services())
+        named = {x.partition(":")[0] for x in one["volumes"]}
+        assert {x for x in named if not x.startswith(".")} <= set(whole["volumes"])
 
 
 def test_what_compose_sets_is_a_setting() -> None:
@@ -135,6 +146,15 @@ def test_the_manifests_are_all_there() -> None:
 def test_a_manifest_is_what_kubernetes_takes(kind: str, version: str) -> None:
     [one] = [x for x in objects() if x["kind"] == kind]
     kubernetes_validate.validate(one, version, strict=True)
+
+
+def test_the_settings_of_pods_can_be_read(tmp_path: Path) -> None:
+    [settings] = [x for x in objects() if x["kind"] == "ConfigMap"]
+    for name, text in settings["data"].items():
+        (tmp_path / name).write_text(text, "utf-8")
+    [client] = read_clients(tmp_path / "clients.toml", ())
+    assert client.fhir_servers
+    assert load_content(ROOT / "hooks", tmp_path / "site.toml").overrides == ()
 
 
 def test_a_manifest_with_a_word_misspelt_would_be_found() -> None:
