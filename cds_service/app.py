@@ -46,7 +46,7 @@ from cds_service.issued import IssuedCards
 from cds_service.loading import load_content
 from cds_service.logs import places
 from cds_service.metrics import CONTENT_TYPE, Metrics
-from cds_service.observing import Observing
+from cds_service.observing import Observing, Readiness
 from cds_service.overrides import Overrides
 from cds_service.rates import Limits
 from cds_service.store import Store
@@ -118,7 +118,7 @@ def create_app(
     _add_services(app, settings, answering)
     _add_feedback(app, settings, answering)
     _add_topics(app, content, urlsplit(settings.public_url).path)
-    _add_health(app, content, issued.store if issued is not None else None, metrics)
+    _add_health(app, content, None if issued is None else Readiness(issued.store, metrics))
     if settings.metrics_address is None:
         _add_metrics(app, metrics)
     if demo is not None:
@@ -417,7 +417,7 @@ def _page(page: Page) -> Response:
     return Response(body, mimetype=mimetype, headers={**HEADERS, "Vary": "Accept"})
 
 
-def _add_health(app: Flask, content: Content, store: Store | None, metrics: Metrics) -> None:
+def _add_health(app: Flask, content: Content, readiness: Readiness | None) -> None:
     version = {
         "version": content.software_version,
         "content": {"version": content.about.version, "hash": content.hash},
@@ -431,13 +431,8 @@ def _add_health(app: Flask, content: Content, store: Store | None, metrics: Metr
 
     @app.get("/readyz")
     def ready() -> Response:
-        if store is not None:
-            try:
-                store.check_writable()
-            except StoreDown:
-                metrics.store_failed("ready")
-                raise
-            metrics.store_works()
+        if readiness is not None:
+            readiness.check()
         return _json({"status": "ok"})
 
     @app.get("/version")
