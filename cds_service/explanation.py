@@ -184,7 +184,10 @@ def _reason(content: Content, review: Review, verdict: Verdict) -> Because:
     if verdict.by in (OVERRIDDEN, SHOWN_LATELY):
         return held_back(content, verdict)
     if verdict.outcome == "suppressed":
-        return {"code": verdict.by, "text": f"Every condition held; held back by {verdict.by}."}
+        text = f"Every condition held; held back by {verdict.by}"
+        if verdict.if_on is not None and verdict.if_on.by:
+            text += f"; if it were on, by {verdict.if_on.by}"
+        return {"code": verdict.by, "text": f"{text}."}
     if verdict.outcome == "fired":
         return {"code": "fired", "text": "Every condition held."}
     if last is None or (verdict.outcome == "data-missing" and not last.name):
