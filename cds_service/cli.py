@@ -512,13 +512,15 @@ def _explain_past(
     named = read_settings().audit_file
     files = files or ((Path(named),) if named not in ("", STDOUT) else ())
     if not files:
-        raise click.UsageError("No audit to look in: give --audit FILE, or set CDS_AUDIT_FILE.")
+        why = "CDS_AUDIT_FILE is the standard output" if named else "CDS_AUDIT_FILE is not set"
+        raise click.UsageError(f"No audit to look in: {why}. Give --audit FILE.")
     try:
         events = list(events_of(files, request_id))
     except OSError as error:
         raise click.ClickException(f"the audit cannot be read: {error.strerror}") from None
     if not events:
-        raise click.ClickException(f"{request_id} is in none of {', '.join(map(str, files))}")
+        named = ", ".join(map(str, files))
+        raise click.ClickException(f"{request_id} is not in {named} (--audit names other files)")
     for event in events:
         if as_json:
             click.echo(msgspec.json.format(msgspec.json.encode(event), indent=2))
@@ -580,6 +582,8 @@ def _store(context: click.Context, _: click.Parameter, given: str | None) -> Any
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
     context.call_on_close(store.close)
+    if store.file is not None and not store.file.is_file():
+        raise click.BadParameter(f"{store.where}: there is no such file")
     return store
 
 

@@ -81,6 +81,9 @@ def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
         key, read = _VARIABLES[name]
         try:
             values[key] = read(text)
+        except OSError as error:
+            why = f"does not fit: {text}: {error.strerror}"
+            raise ContentError("environment", name, why) from None
         except ValueError as error:
             raise ContentError("environment", name, f"does not fit: {error}") from error
     return Settings(**values)

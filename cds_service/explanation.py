@@ -183,6 +183,8 @@ def _reason(content: Content, review: Review, verdict: Verdict) -> Because:
     last = verdict.record.because[-1] if verdict.record.because else None
     if verdict.by in (OVERRIDDEN, SHOWN_LATELY):
         return held_back(content, verdict)
+    if verdict.outcome == "suppressed" and verdict.advice is None:
+        return {"code": verdict.by, "text": "Switched off, and not looked at."}
     if verdict.outcome == "suppressed":
         text = f"Every condition held; held back by {verdict.by}"
         if verdict.if_on is not None and verdict.if_on.by:

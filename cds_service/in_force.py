@@ -106,6 +106,8 @@ def _settings(
             origin = f"{origin}, {COMMAND_LINE}" if name in said else COMMAND_LINE
         elif name == "CDS_OPEN" and settings.open and said.get(name) != "1":
             origin = COMMAND_LINE
+        if name == "CDS_METRICS_ADDRESS" and value is not None:
+            value = ":".join(map(str, value))
         shown = "off" if name == "CDS_PEER_RATE" and value is None else _shown(value)
         if settings.open and origin == DEFAULT:
             shown = _MADE_BY_OPEN.get(name, shown)

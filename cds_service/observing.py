@@ -56,6 +56,14 @@ class Observing:
             "outcome": record.outcome(),
             "milliseconds": round(record.seconds["total"] * 1000, 1),
         }
+        if record.refused:
+            why = {"request_id": record.request_id, "reason": record.refused}
+            whose = {"client": record.refused_for} if record.refused_for else {}
+            log.warning("token refused", extra=why | whose)
+        for operation in record.store_failures:
+            reason = f"{operation}: {record.why or 'not read'}"
+            why = {"request_id": record.request_id, "reason": reason}
+            log.warning("the store was not there", extra=why)
         log.info("answered", extra={name: value for name, value in said.items() if value != ""})
 
 

@@ -4,6 +4,7 @@ service does not know.
 
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -18,8 +19,9 @@ import pytest
 import requests
 import yaml
 
+from cds_service.cli import group
 from cds_service.clients import read_clients
-from cds_service.config import read_settings
+from cds_service.config import MEMBERS, read_settings
 from cds_service.errors import ContentError
 from cds_service.loading import load_content
 from cds_service.metrics import Metrics
@@ -313,3 +315,33 @@ def test_the_bill_of_materials_lists_what_runs_and_not_what_tests(tmp_path: Path
     assert {"flask", "granian", "psycopg-binary", "pyjwt", "fhir.resources"} <= names
     assert not {"pytest", "mypy", "ruff", "hypothesis", "pip", "gunicorn"} & names
     assert all(x.get("licenses") for x in found["components"] if x["name"] == "Flask")
+
+
+# -- a host without containers -----------------------------------------------------------------
+
+SYSTEMD = DEPLOY / "systemd"
+
+
+def test_each_change_for_nginx_of_the_host_changes_something() -> None:
+    page = (ROOT / "docs" / "operations.md").read_text("utf-8")
+    shipped = (DEPLOY / "nginx" / "nginx.conf").read_text("utf-8")
+    changes = re.findall(r"-e 's#([^#]+)#[^#]+#'", page)
+    assert len(changes) == 5
+    assert [x for x in changes if not re.search(x, shipped, re.MULTILINE)] == []
+
+
+def test_the_settings_of_the_unit_are_settings_and_hold_all_that_is_needed() -> None:
+    text = (SYSTEMD / "cds-service.env").read_text("utf-8")
+    names = re.findall(r"^(\w+)=.", text, re.MULTILINE)
+    assert sorted(set(names)) == sorted(names) and set(names) <= set(MEMBERS)
+    assert {"CDS_PUBLIC_URL", "CDS_CLIENTS_FILE", "CDS_PATIENT_SECRET_FILE"} <= set(names)
+
+
+@pytest.mark.parametrize("unit", ["cds-service.service", "cds-service-purge.service"])
+def test_a_unit_runs_a_command_that_there_is(unit: str) -> None:
+    text = (SYSTEMD / unit).read_text("utf-8")
+    [(name, arguments)] = re.findall(r"^ExecStart=\S+/cds-service (\w+) (.+)$", text, re.MULTILINE)
+    command = group.commands[name]
+    command.make_context(name, shlex.split(arguments), resilient_parsing=True)
+    known = {x for option in command.params for x in option.opts}
+    assert {x for x in arguments.split() if x.startswith("--")} <= known

@@ -84,13 +84,21 @@ def test_what_every_worker_has_answered_is_one_sum(apart: bool) -> None:
     assert count(found, "cds_cards_total", rule="lowAlpPersistent", indicator="info") == 15
     assert count(found, "cds_prefetch_keys_total", key="alp", state="inferred", **of) == 30
     assert count(found, "cds_prefetch_keys_total", key="alp", state="absent", **of) == 1
-    off = {"rule": "alpRiseOnProteasomeInhibitor", "reason": "off"}
-    assert count(found, "cds_suppressed_total", **off) == 30
+    assert count(found, "cds_suppressed_total") == 0  # topics that are off are not looked at
     required = {"rule": "extremeAlp", "reason": "required"}
     assert count(found, "cds_not_evaluable_total", **required) == 1
     assert count(found, "cds_hook_seconds_count", phase="total") == 33
     assert count(found, "cds_hook_seconds_count", phase="rules") == 30
     assert count(found, "cds_content_info") == 1
+
+
+def test_a_topic_whose_conditions_hold_and_that_is_kept_back_is_counted_by_what_kept_it() -> None:
+    with running("--topic-mode", "lowAlpPersistent=shadow") as server:
+        for _ in range(3):
+            assert post(server.url, as_bytes(request())).json()["cards"] == []
+        found = scraped(server.url)
+    kept = {"rule": "lowAlpPersistent", "reason": "shadow"}
+    assert count(found, "cds_suppressed_total", **kept) == 3
 
 
 def test_the_phases_of_a_call_are_all_of_it() -> None:
