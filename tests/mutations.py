@@ -262,12 +262,15 @@ _OFTEN = [x for x in KINDS if x not in ("oversize", "raw")] * 2 + [*KINDS]
 
 
 def _somewhere(random: Random, value: Any) -> tuple[Step, ...]:
-    """The way to a place below a value; every level ends it now and then."""
+    """The way to a place below a value; every level ends it now and then, and what holds more is
+    chosen more often.
+    """
     way: list[Step] = []
     while isinstance(value, dict | list) and value and (not way or random.random() > 0.1):
-        step: Step = (
-            random.randrange(len(value)) if isinstance(value, list) else random.choice([*value])
-        )
+        steps: list[Step] = [*value] if isinstance(value, dict) else [*range(len(value))]
+        held: Any = value.values() if isinstance(value, dict) else value
+        weights = [2 + 2 * len(x) if isinstance(x, dict | list) else 1 for x in held]
+        [step] = random.choices(steps, weights)
         way.append(step)
         value = value[step]  # type: ignore[index]
     return tuple(way)
@@ -340,11 +343,14 @@ _ON_BYTES = (_cut, _inserted, _inserted, _twice, _prefixed, _recoded, _escaped)
 _BYTES_RATHER_THAN_VALUES = 0.12
 
 
-def mutated(random: Random, body: Any) -> bytes:
-    """The bytes of a body after one to a few changes, now and then to the bytes themselves."""
+def mutated(random: Random, body: Any, below: Sequence[Step] = ()) -> bytes:
+    """The bytes of a body after one to a few changes, all of them below a place, and now and then
+    to the bytes themselves.
+    """
+    part = _at(body, below)
     for _ in range(random.randint(1, MOST_CHANGES)):
-        body = changed_value(random, body)
-    written = msgspec.json.encode(body)
+        part = changed_value(random, part)
+    written = msgspec.json.encode(_with(body, below, part))
     if random.random() < _BYTES_RATHER_THAN_VALUES:
         written = random.choice(_ON_BYTES)(random, written)
     return written

@@ -85,7 +85,8 @@ def after(chart: Chart, relations: Sequence[Relation], fetcher: Fetcher | None =
     for relation in relations:
         steps.append((relation, body))
         body = relation.change(body, random)
-    said = told(chart.answer(body, fetcher, sum(x.years for x in relations)))
+    reader = fetcher if body.get("fhirServer") != chart.body.get("fhirServer") else None
+    said = told(chart.answer(body, reader, sum(x.years for x in relations)))
     for relation, before in reversed(steps):
         said = relation.back(said, before)
     return said
