@@ -18,7 +18,7 @@ NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 PACKAGE := import sys; print("python%d.%d-venv" % sys.version_info[:2])
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint check conformance verdicts words mutants sbom clean
+.PHONY: help demo test lint check conformance verdicts words mutants fuzz sbom clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile
@@ -42,6 +42,9 @@ conformance: $(STAMP) ## write docs/conformance.md anew
 
 mutants: $(STAMP) ## change the code and the limits one by one and see whether a test notices; takes hours
 	@$(BIN)/python -m pytest -p tests.mutants $(ARGS)
+
+fuzz: $(STAMP) ## send odd requests to real servers for 20 minutes; ARGS="--minutes 5 --seed 2"
+	@$(BIN)/python -m tests.fuzzing $(ARGS)
 
 verdicts: $(STAMP) ## write the tables of docs/testing.md anew
 	@$(BIN)/python -m tests.foreign_data

@@ -33,6 +33,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=2,
         help="How many servers are killed under load, each after some of its workers.",
     )
+    parser.addoption(
+        "--each-relation",
+        action="store_true",
+        help="Let the vignettes meet the changes of test_metamorphic one by one.",
+    )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
