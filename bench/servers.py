@@ -1,6 +1,7 @@
 """The servers that are measured, each in a process of its own, and what its workers use."""
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -15,7 +16,7 @@ import requests
 from bench.fhir import BASE
 from bench.payloads import Payload
 from cds_service.serving import THREADS
-from tests.loopback import ROOT, children_of, clean_environment, free_port
+from tests.loopback import ROOT, below, children_of, clean_environment, free_port, has_ended
 
 PEER_PYTHON = ROOT / "bench" / ".venv" / "bin" / "python"
 PATH = "/cds-services/alp-review"
@@ -143,12 +144,21 @@ def started(
         try:
             yield Server(target, port, process, output)
         finally:
-            process.terminate()
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            _end(process)
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    """Ends a server, and its workers where they outlive it."""
+    workers = below(process.pid)
+    process.terminate()
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    for pid in workers:
+        if not has_ended(pid):
+            os.kill(pid, signal.SIGKILL)
 
 
 def first_answer(server: Server, payload: Payload | None) -> None:

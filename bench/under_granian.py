@@ -9,6 +9,8 @@ import sys
 from granian import Granian
 from granian.constants import Interfaces
 
+SECONDS_TO_END = 3  # a worker may miss the signal while it starts
+
 
 def serve(target: str, interface: str, port: int, workers: int, threads: int) -> None:
     """Serves until it is told to stop."""
@@ -23,6 +25,7 @@ def serve(target: str, interface: str, port: int, workers: int, threads: int) ->
         blocking_threads=threads if interface == "wsgi" else None,
         websockets=False,
         log_enabled=False,
+        workers_kill_timeout=SECONDS_TO_END,
     ).serve()
 
 
