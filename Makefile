@@ -57,6 +57,9 @@ words: $(STAMP) ## write anew what the cards of vignettes and exchanges say
 bench: $(STAMP) $(BENCH_STAMP) ## write docs/performance.md anew; ten minutes on an idle machine, and wrk
 	@$(BIN)/python -m bench $(ARGS)
 
+soak: $(STAMP) ## load and faults for ten minutes, and docs/testing.md told of it; ARGS="--minutes 1"
+	@$(BIN)/python -m bench.soak $(ARGS)
+
 sbom: $(STAMP) ## write build/sbom.json (CycloneDX): what is installed for running, and its licences
 	@rm -rf build/sbom && mkdir -p build $(dir $(SBOM))
 	@$(PYTHON) -m venv --without-pip build/sbom

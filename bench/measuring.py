@@ -146,8 +146,9 @@ def _matrix(found: Bench, servers: dict[Target, Server], workers: int) -> None:
                 looks = target is OURS and connections == workers == 1
                 before = _phases(server) if looks else {}
                 run = found.measure(server, workers, payload, connections)
-                if run is not None:
-                    found.runs.append(run)
+                if run is None:
+                    continue
+                found.runs.append(run)
                 if looks:
                     found.phases[payload.name] = _a_call(before, _phases(server))
 

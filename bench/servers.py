@@ -104,7 +104,7 @@ class Server:
 
     def peak_megabytes(self) -> float:
         """The most that a worker has held in memory so far."""
-        return max(_megabytes(pid, "VmHWM") for pid in children_of(self.process.pid))
+        return max(megabytes(pid, "VmHWM") for pid in children_of(self.process.pid))
 
     def settle(self) -> None:
         """Returns once its workers rest: calls that were broken off are still computed."""
@@ -119,7 +119,10 @@ def _ticks(pid: int) -> int:
     return int(fields[11]) + int(fields[12])
 
 
-def _megabytes(pid: int, field: str) -> float:
+def megabytes(pid: int, field: str) -> float:
+    """What a process holds (VmRSS) or held at most (VmHWM); raises OSError or ValueError when it
+    has ended.
+    """
     lines = Path(f"/proc/{pid}/status").read_text("ascii", "replace").splitlines()
     [kilobytes] = [x.split()[1] for x in lines if x.startswith(f"{field}:")]
     return int(kilobytes) / 1024

@@ -38,6 +38,7 @@ class Metrics:
         self._add_calls()
         self._add_content()
         self._add_faults()
+        self._started.inc()
 
     def _counter(self, name: str, says: str, *labels: str) -> Any:
         from prometheus_client import Counter
@@ -102,6 +103,7 @@ class Metrics:
             "cds_store_failures", "What the store was needed for and could not do.", "operation"
         )
         self._dropped = counter("cds_issued_dropped", "Cards that the store never got.")
+        self._started = counter("cds_workers_started", "Workers that were started, first or anew.")
         self._writable = self._gauge("cds_store_writable", "Whether the store took what it got.")
 
     # -- counting ------------------------------------------------------------------------------

@@ -4,9 +4,12 @@ was measured. No figure of speed decides here.
 
 import json
 import re
+import shutil
+import subprocess
+import sys
+import time
 from datetime import UTC, date, datetime
 from pathlib import Path
-from shutil import copy
 from xml.etree import ElementTree
 
 import pytest
@@ -14,18 +17,26 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from bench.__main__ import write
+from bench.faults import CLOCK, FAULTS, set_clock
 from bench.figures import Cost, Figures, Start, line_through
 from bench.load import Run
 from bench.marked import rewrite
+from bench.mixed_load import ISSUER, Became, calls
 from bench.page import number
 from bench.payloads import SIZES, Payload, chart, chart_of, payloads, to_fetch
 from bench.servers import FLOOR, OURS, TARGETS
+from bench.soak import wrong_clock
+from bench.soak_page import page as soak_page
+from bench.soak_page import plot as soak_plot
+from bench.soak_report import Happened, Report, judged
 from cds_service.app import create_app
 from cds_service.config import Settings
 from cds_service.fhir_endpoint import FhirEndpoint
+from cds_service.metrics import Metrics
 from tests.exchanges import send
 from tests.invariants import cards_of
 from tests.loopback import ROOT, serving
+from tests.trust import Hospital, client_row
 
 TODAY = date(2026, 11, 24)
 PAYLOADS = [pytest.param(x, id=x.name) for x in payloads(TODAY)]
@@ -105,7 +116,7 @@ def figures(*runs: Run) -> Figures:
 
 
 def written(found: Figures, folder: Path) -> str:
-    copy(ROOT / "docs" / "performance.md", folder)
+    shutil.copy(ROOT / "docs" / "performance.md", folder)
     write(found, folder)
     return (folder / "performance.md").read_text("utf-8")
 
@@ -115,6 +126,8 @@ def test_the_page_says_what_was_measured_and_keeps_what_was_written_by_hand(tmp_
     assert page.startswith((ROOT / "docs" / "performance.md").read_text("utf-8").split("<!--")[0])
     assert "2026-11-24 in 9 minutes, 2 s a run, on 2 cores; python 3.11.7" in page
     assert "| at least 0.7 x floor, typical chart | 0.75 | reached |" in page
+    slower = written(figures(run(FLOOR.name, 2000), run(OURS.name, 1000)), tmp_path)
+    assert "| at least 0.7 x floor, typical chart | 0.50 | **not reached** |" in slower
     assert "| at least 1 x floor, large chart | not measured | **not reached** |" in page
     assert "| first answer within 1.5 s | 1.60 s | **not reached** |" in page
     assert "| typical, firing | 1 | 0.75 | - | - |" in page
@@ -170,3 +183,104 @@ def test_what_the_peer_runs_with_is_pinned_and_granian_is_ours() -> None:
     assert all(re.fullmatch(r"[\w.-]+==[\w.]+", x) for x in lines)
     [granian] = [x for x in lines if x.startswith("granian==")]
     assert granian in (ROOT / "constraints.txt").read_text("utf-8").splitlines()
+
+
+# -- the soak --------------------------------------------------------------------------------------
+
+SLOW, LOCKED = "FHIR server slow", "store locked"
+
+
+def call(at: float, got: str, kind: str = "firing", owed: str = "200 lowAlpPersistent") -> Became:
+    return Became(kind, owed, got, at, at + 0.1)
+
+
+def soaked(*became: Became, shown: float = 4.0, held: float = 100.0) -> Report:
+    """A soak of 60 s with a slow FHIR server from 10 to 15 and a locked store from 40 to 48."""
+    return judged(
+        day="2026-11-24",
+        made_with="2 cores",
+        began=1000.0,
+        ended=1060.0,
+        happened=[
+            Happened(SLOW, "`slow`", 7.0, 1010.0, 1015.0),
+            Happened(LOCKED, "`locked`", shown, 1040.0, 1048.0),
+        ],
+        became=became,
+        memory={17: [(1000.0 + n, held + n / 60) for n in range(60)]},
+        peaks={17: held + 5},
+    )
+
+
+def test_a_fault_excuses_what_it_may_do_to_a_call_of_its_kind_at_its_time() -> None:
+    report = soaked(
+        call(1001, "200 lowAlpPersistent"),
+        call(1012, "412", "fetched"),
+        call(1042, "503"),
+        call(1050, "503"),
+    )
+    assert (report.faults, report.calls) == ([], 4)
+    slow, locked = report.borne
+    assert (slow.marred, slow.recovered) == ({"412": 1}, 0.0)
+    assert (locked.marred, locked.recovered) == ({"503": 2}, 2.0)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        call(1005, "503"),  # before any fault
+        call(1012, "412"),  # all was sent
+        call(1012, "503", "fetched"),  # a slow FHIR server is no reason
+        call(1042, "200"),  # the card is missing
+        call(1047, "200 lowAlpPersistent", "quiet", "200"),
+        call(1061, "503"),  # too long after
+    ],
+)
+def test_any_other_answer_fails_the_soak(wrong: Became) -> None:
+    assert soaked(wrong).faults == [f"1 x {wrong.kind}: {wrong.got}"]
+
+
+def test_a_fault_that_no_metric_shows_and_memory_without_bound_fail_the_soak() -> None:
+    assert soaked(shown=0).faults == ["store locked: `locked` does not show it"]
+    assert soaked(held=119.5).faults == ["worker 1: 120 MB at its end"]
+
+
+def test_the_report_of_a_soak_tells_faults_and_memory() -> None:
+    page = soak_page(soaked(call(1012, "412", "fetched"), call(1042, "503")))
+    assert "2 calls in 1 minutes on 2026-11-24: passed. On 2 cores." in page
+    assert "| store locked | 8 | 0 | 1 x 503 | `locked` | 4 | 0.0 |" in page
+    assert "| 1 | 59 | 105 | 101 | +1.00 |" in page
+    assert "**not passed**" in soak_page(soaked(call(1001, "500")))
+    root = ElementTree.fromstring(soak_plot(soaked()))
+    classes = [x.get("class", "") for x in root.iter()]
+    assert (classes.count("band"), classes.count("line s1")) == (2, 1)
+
+
+def test_every_fault_is_shown_by_a_metric_that_the_server_has() -> None:
+    found = Metrics().text().decode()
+    for fault in FAULTS:
+        assert re.search(rf"^# TYPE {fault.shows.name} ", found, re.M), fault.name
+
+
+def test_every_call_of_the_load_gets_what_it_is_owed(tmp_path: Path) -> None:
+    server = Hospital(tmp_path, client_row(ISSUER, keys="keys.json"), CDS_PEER_RATE="off")
+    for n, one in enumerate(calls(TODAY, "https://fhir.example")):
+        if one.kind in ("fetched", "feedback"):
+            continue  # these need the FHIR server and the moment
+        body = one.body.replace(b'p1"', f'p1x{n}"'.encode())
+        answer = server.ask(ISSUER, body, one.path)
+        said = one.reads(answer.get_json()) if answer.status_code == 200 else ""
+        assert f"{answer.status_code} {said}".strip() == one.owed, one.kind
+
+
+def test_the_wall_clock_of_a_server_can_be_set_while_its_timers_go_on(tmp_path: Path) -> None:
+    if shutil.which("cc") is None:
+        pytest.skip("there is no C compiler")
+    said = "import time; print(time.time(), time.monotonic()); time.sleep(0.01)"
+    environ = wrong_clock(tmp_path)
+    set_clock(tmp_path / CLOCK, 3600)
+    told = subprocess.run(
+        [sys.executable, "-c", said], env=environ, capture_output=True, text=True, timeout=60
+    )
+    wall, timer = map(float, told.stdout.split())
+    assert 3500 < wall - time.time() < 3700
+    assert abs(timer - time.monotonic()) < 100
