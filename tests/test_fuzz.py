@@ -31,7 +31,7 @@ from tests.mutations import KINDS, changed_value, mutated
 
 requirement = pytest.mark.requirement
 SEED = 20261124
-REQUESTS = 2500
+REQUESTS = 2000
 PATIENCE = 120.0  # for a machine that does much else; what hangs, hangs for ever
 DAY = date(2026, 11, 24)
 

@@ -1,278 +1,100 @@
-"""No body, however odd, gets a 5xx, an answer that is not JSON, or a card that breaks a rule."""
+"""Requests, resources and sequences that Hypothesis writes: no 5xx, no card that breaks a rule, and
+what was kept once stays kept. `test_fuzz` sends what no JSON writer would write.
+"""
 
-import json
-from collections.abc import Callable, Iterator
-from copy import deepcopy
+from datetime import UTC, datetime
 from typing import Any
+from uuid import uuid4
 
 import pytest
+import requests as http
 from flask.testing import FlaskClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, rule, run_state_machine_as_test
 
+from cds_service.fhir_endpoint import moved
 from tests.exchanges import (
     EXPLAIN,
     EXPLAIN_SELECT,
     EXPLAIN_SIGN,
-    GRANT,
+    FIRES,
     SELECT,
-    SERVER,
     SERVICE,
     SIGN,
+    TODAY,
     Json,
-    ago,
-    draft,
-    problem,
     request,
-    selecting,
     send,
-    signing,
 )
-from tests.invariants import strict_json, violations
+from tests.fuzzing import ordering
+from tests.invariants import cards_of, faults, strict_json
+from tests.loopback import running
+from tests.strategies import JSON, feedback_items, requests, resources
 
 requirement = pytest.mark.requirement
-Whole = Callable[[str], Json]
-FUZZED = settings(
-    max_examples=150,
+WRITTEN = settings(
+    max_examples=100,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-# Stand-ins for what json.dumps cannot write.
-RAW = {
-    '"@digits"': "9" * 6000,
-    '"@fraction"': "0." + "3" * 6000,
-    '"@exponent"': "1e999999999",
-    '"@negative"': "-1e-400",
-    '"@NaN"': "NaN",
-    '"@deep"': "[" * 3000 + "]" * 3000,
-    '"@objects"': '{"a":' * 3000 + "1" + "}" * 3000,
-    '"@half"': '"\\ud83d"',
-    '"@escape"': '"\\x"',
-    '"@long"': '"' + "x" * 100_000 + '"',
-}
-DATES = ["0001-01-01", "9999-12-31", "0000", "2026-02-30", "2026-11-24T25:00:00+99:99", "2027"]
-WORDS = ["Bundle", "Patient", "Observation", "OperationOutcome", "final", "<", "U/L", "p1", "../x"]
-SCALARS = st.one_of(
-    st.none(),
-    st.booleans(),
-    st.integers(-(10**30), 10**30),
-    st.floats(allow_nan=False, allow_infinity=False),
-    st.text(st.characters(codec="utf-8"), max_size=8),
-    st.sampled_from([*DATES, *WORDS]),
-    st.sampled_from([x.strip('"') for x in RAW]),
-)
-VALUES = st.recursive(
-    SCALARS,
-    lambda inner: st.one_of(
-        st.lists(inner, max_size=3),
-        st.dictionaries(st.sampled_from(["resource", "code", "value", "entry"]), inner),
-    ),
-    max_leaves=5,
-)
-HOW = ("replace", "replace", "drop", "repeat", "list", "object", "rename", "swap", "text")
-CHANGES = st.lists(
-    st.tuples(st.integers(0, 10**6), st.sampled_from(HOW), VALUES), min_size=1, max_size=4
-)
+OF_HOOK = {SELECT: "order-select", SIGN: "order-sign"}
+OF_HOOK |= {EXPLAIN_SELECT: "order-select", EXPLAIN_SIGN: "order-sign"}
+ORDERING = st.sampled_from([*OF_HOOK])
+CURRENT: Json = moved(request(), (datetime.now(UTC).date() - TODAY).days)
+OWED = {200, 400, 412, 422}  # `client` holds each answer against all other rules
 
 
-def places(value: Any) -> Iterator[tuple[Any, Any]]:
-    """Every (container, key or position) below a JSON value."""
-    pairs: Any = value.items() if isinstance(value, dict) else ()
-    pairs = enumerate(value) if isinstance(value, list) else pairs
-    for step, item in pairs:
-        yield value, step
-        yield from places(item)
-
-
-def spoil(body: Any, where: int, how: str, new: Any) -> None:
-    """Changes one place of a JSON value."""
-    found = list(places(body))
-    if not found:
-        return
-    container, step = found[where % len(found)]
-    old = container[step]
-    other, there = found[(where * 7) % len(found)]
-    if how == "drop":
-        del container[step]
-    elif how == "repeat" and isinstance(container, list):
-        container.extend([deepcopy(old)] * 3)
-    elif how == "rename" and isinstance(container, dict):
-        container[str(new)[:20]] = container.pop(step)
-    else:
-        swapped = deepcopy(other[there])
-        container[step] = {
-            "list": [old],
-            "object": {"x": old},
-            "swap": swapped,
-            "text": json.dumps(old)[:500],
-        }.get(how, new)
-
-
-def written(body: Any) -> bytes:
-    text = json.dumps(body)
-    for stand_in, raw in RAW.items():
-        text = text.replace(stand_in, raw)
-    return text.encode()
-
-
-def check(client: FlaskClient, body: bytes, path: str) -> None:
-    answer = send(client, body, path)
-
-    assert answer.status_code in {200, 400, 412, 413, 415, 422}, answer.get_data(as_text=True)
-    assert answer.mimetype == "application/json"
-    found = strict_json(answer.data)
-    if answer.status_code != 200:
-        assert found["resourceType"] == "OperationOutcome"
-    elif path.startswith("/cds-services/"):
-        assert violations(found) == []
-    else:
-        assert violations({"cards": found["cards"]}) == []
-
-
-@requirement("ERR-08", "ERR-02", "JSN-06", "FVR-04", "PFD-16")
-@FUZZED
-@given(st.sampled_from(["low-alp-persistent", "lytic-lesion-raised-alp"]), CHANGES)
-def test_a_spoilt_chart_is_no_defect(
-    client: FlaskClient, whole: Whole, name: str, changes: list[tuple[int, str, Any]]
+@pytest.mark.parametrize("path", [*OF_HOOK])
+def test_the_orders_that_are_spoilt_below_and_in_the_fuzzing_are_what_the_card_is_about(
+    client: FlaskClient, path: str
 ) -> None:
-    body = whole(name)
-    for change in changes:
-        spoil(body["prefetch"], *change)
-
-    check(client, written(body), SERVICE)
-
-
-@requirement("ERR-08", "ERR-02", "REQ-02", "REQ-06", "REQ-09")
-@FUZZED
-@given(CHANGES)
-def test_a_spoilt_request_is_no_defect(
-    client: FlaskClient, changes: list[tuple[int, str, Any]]
-) -> None:
-    body = {**request((28.0, 29.0), 1, 1), "fhirServer": SERVER, "fhirAuthorization": dict(GRANT)}
-    for change in changes:
-        spoil(body, *change)
-
-    check(client, written(body), EXPLAIN)
-
-
-@requirement("ERR-08", "JSN-07")
-@FUZZED
-@given(st.integers(0, 10**6), st.binary(max_size=4), st.integers(0, 40))
-def test_a_damaged_body_is_no_defect(
-    client: FlaskClient, where: int, more: bytes, fewer: int
-) -> None:
-    body = written(request((28.0, 29.0), 1, 1))
-    at = where % len(body)
-
-    check(client, body[:at] + more + body[at + fewer :], SERVICE)
-
-
-@requirement("ERR-08", "JSN-07")
-@FUZZED
-@given(st.integers(0, 10**6), st.sampled_from(["null", "1", '"x"', "{}", "[]"]))
-def test_a_name_twice_anywhere_is_no_defect(client: FlaskClient, where: int, value: str) -> None:
-    parts = json.dumps(request((28.0, 29.0), 1, 1)).split('": ')
-    at = 1 + where % (len(parts) - 1)
-    name = parts[at - 1].rpartition('"')[2]
-    body = '": '.join([*parts[:at], f'{value}, "{name}": {parts[at]}', *parts[at + 1 :]])
-
-    check(client, body.encode(), SERVICE)
-
-
-# -- draft orders ------------------------------------------------------------------------------
-
-ORDERING = st.sampled_from([SELECT, SIGN, EXPLAIN_SELECT, EXPLAIN_SIGN])
-DRUG = {"coding": [{"system": "http://www.whocc.no/atc", "code": "M05BA04"}], "text": "alendronate"}
-
-
-def ordering(path: str) -> Json:
-    """A call whose draft orders use all that is read of them."""
-    contained = {"resourceType": "Medication", "id": "m", "code": DRUG}
-    orders: list[Json] = [
-        draft(),
-        draft(2)
-        | {
-            "authoredOn": ago(1),
-            "doNotPerform": False,
-            "dosageInstruction": [
-                {
-                    "text": "70 mg weekly",
-                    "timing": {"repeat": {"frequency": 1, "period": 1, "periodUnit": "wk"}},
-                    "route": {"text": "oral"},
-                    "doseAndRate": [{"doseQuantity": {"value": 70, "unit": "mg"}}],
-                }
-            ],
-            "reasonCode": [{"text": "Osteoporosis"}],
-            "reasonReference": [{"reference": "Condition/c7"}, {"display": "Osteoporosis"}],
-        },
-        draft(3) | {"contained": [contained], "medicationReference": {"reference": "#m"}},
-        draft(4) | {"medicationReference": {"reference": "Medication/m4"}},
-        {"resourceType": "Medication", "id": "m4", "code": DRUG},
-        problem(7, "64859006", "Osteoporosis"),
-        {
-            "resourceType": "ServiceRequest",
-            "id": "s1",
-            "status": "draft",
-            "intent": "plan",
-            "code": {"coding": [{"system": "http://loinc.org", "code": "6768-6"}]},
-            "subject": {"reference": "Patient/p1"},
-        },
-    ]
-    for order in orders[2:4]:
-        del order["medicationCodeableConcept"]
-    selected = ["MedicationRequest/d1", "d2", f"{SERVER}/MedicationRequest/d3", "ServiceRequest/s1"]
-    is_selecting = path in (SELECT, EXPLAIN_SELECT)
-    return selecting(*orders, selections=selected) if is_selecting else signing(*orders)
-
-
-@pytest.mark.parametrize("path", [SELECT, SIGN, EXPLAIN_SELECT, EXPLAIN_SIGN])
-def test_the_call_that_is_spoilt_below_is_about_its_orders(client: FlaskClient, path: str) -> None:
-    [card] = send(client, ordering(path), path).get_json()["cards"]
+    [card] = send(client, ordering(OF_HOOK[path]), path).get_json()["cards"]
     references = card["extension"]["davinci-associated-resource"]
-    chosen = 3 if path in (SELECT, EXPLAIN_SELECT) else 4
+    chosen = 3 if OF_HOOK[path] == "order-select" else 4
 
     assert references == [f"MedicationRequest/d{n}" for n in range(1, chosen + 1)]
 
 
+@requirement("ERR-08", "ERR-02", "FVR-03", "FVR-04", "PFD-16")
+@WRITTEN
+@given(st.sampled_from([SERVICE, EXPLAIN]), requests("patient-view", request((28.0, 29.0), 1, 1)))
+def test_any_chart_is_answered(client: FlaskClient, path: str, body: Json) -> None:
+    assert send(client, body, path).status_code in OWED
+
+
+@requirement("ERR-08", "FVR-03")
+@WRITTEN
+@given(resources("Observation", "Condition", "MedicationRequest", "DiagnosticReport"))
+def test_an_odd_resource_of_the_patient_is_no_reason_for_silence(
+    client: FlaskClient, resource: Json
+) -> None:
+    """It may speak against a card; the rest of the chart is read all the same."""
+    body = request()
+    body["prefetch"]["odd"] = {"resourceType": "Bundle", "entry": [{"resource": resource}]}
+    explained = send(client, body, EXPLAIN).get_json()
+
+    assert explained["status"] == 200
+    [series] = [x for x in explained["series"] if x["measure"] == "alp"]
+    assert {f"Observation/o{n}" for n in range(4)} <= {x["reference"] for x in series["points"]}
+
+
 @requirement("ERR-08", "ERR-02", "HOK-01", "HOK-05", "HOK-06", "FVR-03")
-@FUZZED
-@given(ORDERING, CHANGES)
-def test_spoilt_draft_orders_are_no_defect(
-    client: FlaskClient, path: str, changes: list[tuple[int, str, Any]]
-) -> None:
-    body = ordering(path)
-    for change in changes:
-        spoil(body["context"], *change)
+@WRITTEN
+@given(st.data(), ORDERING)
+def test_any_draft_orders_are_answered(client: FlaskClient, data: Any, path: str) -> None:
+    body = data.draw(requests(OF_HOOK[path], ordering(OF_HOOK[path])))
 
-    check(client, written(body), path)
-
-
-ELEMENTS = (
-    *("id", "status", "intent", "subject", "doNotPerform", "medicationCodeableConcept"),
-    *("medicationReference", "contained", "reasonCode", "reasonReference", "authoredOn"),
-    *("dosageInstruction", "dispenseRequest", "resourceType"),
-)
-
-
-@requirement("ERR-08", "ERR-02", "FVR-03")
-@FUZZED
-@given(ORDERING, st.integers(0, 3), st.dictionaries(st.sampled_from(ELEMENTS), VALUES, min_size=1))
-def test_any_json_in_a_draft_is_no_defect(
-    client: FlaskClient, path: str, number: int, new: dict[str, Any]
-) -> None:
-    body = ordering(path)
-    body["context"]["draftOrders"]["entry"][number]["resource"].update(new)
-
-    check(client, written(body), path)
+    assert send(client, body, path).status_code in OWED
 
 
 @requirement("ERR-08", "ERR-02", "HOK-01", "HOK-05", "HOK-06")
-@FUZZED
-@given(ORDERING, st.sampled_from(["draftOrders", "entry", "resource", "selections"]), VALUES)
-def test_any_json_in_place_of_draft_orders_is_no_defect(
+@WRITTEN
+@given(ORDERING, st.sampled_from(["draftOrders", "entry", "resource", "selections"]), JSON)
+def test_any_json_in_place_of_draft_orders_is_answered(
     client: FlaskClient, path: str, where: str, new: Any
 ) -> None:
-    body = ordering(path)
+    body = ordering(OF_HOOK[path])
     context = body["context"]
     if where == "entry":
         context["draftOrders"]["entry"] = new
@@ -281,4 +103,83 @@ def test_any_json_in_place_of_draft_orders_is_no_defect(
     else:
         context[where] = new
 
-    check(client, written(body), path)
+    assert send(client, body, path).status_code in OWED
+
+
+# -- one thing after another -------------------------------------------------------------------
+
+
+class Client(RuleBasedStateMachine):
+    """A client that calls, reports on cards it was given and on others, sends the same again, and
+    sends what is refused.
+    """
+
+    cards: Bundle[str] = Bundle("cards")
+    url = ""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._stored: set[tuple[str, str, str, str]] = set()
+        self._before: list[Json] = []
+
+    def _send(self, path: str, body: Json) -> tuple[int, Any]:
+        answer = http.post(self.url + path, json=body, timeout=60)
+        found = faults("POST", path, answer.status_code, answer.headers, answer.content)
+        assert found == []
+        return answer.status_code, strict_json(answer.content)
+
+    def _report(self, items: list[Json]) -> None:
+        new = 0
+        for item in items:
+            keys = {
+                (item["card"], x["id"], item["outcome"], item["outcomeTimestamp"])
+                for x in item.get("acceptedSuggestions", [{"id": ""}])
+            }
+            new += not keys <= self._stored
+            self._stored |= keys
+        status, counted = self._send(f"{SERVICE}/feedback", {"feedback": items})
+        assert status == 200
+        assert counted == {"stored": new, "repeated": len(items) - new}
+
+    @rule(target=cards)
+    def call(self) -> str:
+        """A call for a patient of a record system of its own, in which nothing was set aside."""
+        server = f"https://ehr.example/{uuid4()}"
+        status, answer = self._send(SERVICE, {**CURRENT, "fhirServer": server})
+        assert (status, cards_of(answer)) == (200, FIRES)
+        return str(answer["cards"][0]["uuid"])
+
+    @rule(target=cards)
+    def remember(self) -> str:
+        return f"card {uuid4()}"
+
+    @rule(data=st.data(), card=cards, other=cards)
+    def report(self, data: Any, card: str, other: str) -> None:
+        named = st.sampled_from([card, other])
+        self._before = data.draw(st.lists(feedback_items(named), max_size=3))
+        self._report(self._before)
+
+    @rule()
+    def report_again(self) -> None:
+        self._report(self._before)
+
+    @rule(
+        data=st.data(), card=cards, spoilt=st.sampled_from(["card", "outcome", "outcomeTimestamp"])
+    )
+    def report_badly(self, data: Any, card: str, spoilt: str) -> None:
+        good = data.draw(feedback_items(st.just(card)))
+        bad = {**good, spoilt: data.draw(st.sampled_from(["", None, 5, "\0"]))}
+        assert self._send(f"{SERVICE}/feedback", {"feedback": [good, bad]})[0] == 422
+
+    @rule(body=requests("patient-view", request((28.0,), 1, 1)))
+    def call_oddly(self, body: Json) -> None:
+        assert self._send(SERVICE, body)[0] in OWED
+
+
+@requirement("ERR-08", "FBK-07", "FBK-08")
+def test_whatever_comes_before_a_call_is_answered_and_a_report_is_kept_once() -> None:
+    with running() as server:
+        Client.url = server.url
+        run_state_machine_as_test(
+            Client, settings=settings(max_examples=12, stateful_step_count=12, deadline=None)
+        )
