@@ -60,8 +60,13 @@ def _is_result(entry: Any) -> bool:
 
 
 def sent_twice(body: Json, random: Random) -> Json:
-    """Every entry twice, as where two searches find it."""
-    return _prefetched(body, lambda entries: random.sample([*entries, *entries], 2 * len(entries)))
+    """Entries twice, as where two searches find them."""
+
+    def change(entries: list[Any]) -> list[Any]:
+        again = random.sample(entries, (len(entries) + 1) // 2)
+        return [*again, *entries]
+
+    return _prefetched(body, change)
 
 
 def recorded_twice(body: Json, random: Random) -> Json:

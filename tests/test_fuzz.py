@@ -6,16 +6,18 @@ import json
 import os
 import signal
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import date
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from random import Random
 from threading import Event, Thread
 
+import msgspec
 import pytest
+from flask.testing import FlaskClient
 
-from tests.exchanges import Json, request
+from tests.exchanges import EXPLAIN, EXPLAIN_SIGN, GRANT, SERVER, Json, request, send
 from tests.fuzzing import (
     Attempt,
     Connection,
@@ -23,11 +25,12 @@ from tests.fuzzing import (
     Run,
     Tally,
     corpus,
+    ordering,
     read_attempt,
     served,
 )
 from tests.loopback import FhirServer, Running, wait_until
-from tests.mutations import KINDS, changed_value, mutated
+from tests.mutations import KINDS, ODD, changed_value, mutated, with_value
 
 requirement = pytest.mark.requirement
 SEED = 20261124
@@ -74,6 +77,43 @@ def test_no_request_of_the_corpus_is_answered_wrongly(both: tuple[Running, FhirS
 
     assert len(kept) > 50
     assert {name: why for name, why in wrong.items() if why} == {}
+
+
+RESULT = ("prefetch", "results", "entry", 0)
+PLACES: dict[str, Sequence[Sequence[str | int]]] = {
+    EXPLAIN: (
+        *(("hook",), ("hookInstance",), ("context",), ("context", "patientId"), ("fhirServer",)),
+        *(("fhirAuthorization", "expires_in"), ("extension",), ("prefetch",)),
+        *(("prefetch", "patient"), ("prefetch", "patient", "birthDate"), ("prefetch", "results")),
+        *(("prefetch", "results", "link"), ("prefetch", "results", "entry"), RESULT),
+        *((*RESULT, "fullUrl"), (*RESULT, "resource"), (*RESULT, "resource", "resourceType")),
+        *((*RESULT, "resource", x) for x in ("id", "subject", "effectiveDateTime", "contained")),
+        (*RESULT, "resource", "valueQuantity", "value"),
+        (*RESULT, "resource", "code", "coding", 0, "code"),
+    ),
+    EXPLAIN_SIGN: (
+        *(("context", "draftOrders"), ("context", "draftOrders", "entry")),
+        *(
+            ("context", "draftOrders", "entry", 0),
+            ("context", "draftOrders", "entry", 0, "resource"),
+        ),
+        ("context", "draftOrders", "entry", 1, "resource", "dosageInstruction", 0, "timing"),
+    ),
+}
+
+
+@requirement("ERR-08", "ERR-02", "JSN-07", "FVR-03")
+@pytest.mark.parametrize(
+    ("path", "way"), [(path, way) for path, ways in PLACES.items() for way in ways], ids=str
+)
+def test_each_odd_value_in_each_place_is_answered(
+    client: FlaskClient, path: str, way: Sequence[str | int]
+) -> None:
+    good = {**request((28.0,), 1, 1), "fhirServer": SERVER, "fhirAuthorization": GRANT}
+    body = ordering("order-sign") if path == EXPLAIN_SIGN else good
+    for odd in ODD:
+        written = msgspec.json.encode(with_value(body, way, odd))
+        assert send(client, written, path).status_code in (200, 400, 422), bytes(odd)[:30]
 
 
 # -- what is sent ----------------------------------------------------------------------------------
