@@ -6,6 +6,8 @@ SBOM ?= build/sbom.json
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-for
+BENCH := bench/.venv
+BENCH_STAMP := $(BENCH)/.installed
 
 # The stamp holds the folder it was written in: a .venv that was moved or copied, or whose Python is
 # gone, is installed anew.
@@ -18,7 +20,7 @@ NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 PACKAGE := import sys; print("python%d.%d-venv" % sys.version_info[:2])
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint check conformance verdicts words mutants fuzz sbom clean
+.PHONY: help demo test lint check conformance verdicts words mutants fuzz bench soak sbom clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile
@@ -52,17 +54,23 @@ verdicts: $(STAMP) ## write the tables of docs/testing.md anew
 words: $(STAMP) ## write anew what the cards of vignettes and exchanges say
 	@$(BIN)/python -m tests.words
 
+bench: $(STAMP) $(BENCH_STAMP) ## write docs/performance.md anew; ten minutes on an idle machine, and wrk
+	@$(BIN)/python -m bench $(ARGS)
+
+soak: $(STAMP) ## load and faults for ten minutes, and docs/testing.md told of it; ARGS="--minutes 1"
+	@$(BIN)/python -m bench.soak $(ARGS)
+
 sbom: $(STAMP) ## write build/sbom.json (CycloneDX): what is installed for running, and its licences
 	@rm -rf build/sbom && mkdir -p build $(dir $(SBOM))
 	@$(PYTHON) -m venv --without-pip build/sbom
 	@PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
 	  PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore \
-	  $(BIN)/python -m pip --python build/sbom/bin/python install --quiet .
+	  $(BIN)/python -m pip --python build/sbom/bin/python install --quiet --no-compile .
 	@$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --mc-type application \
 	  --output-reproducible --output-file $(SBOM) build/sbom/bin/python
 
 clean: ## remove .venv, builds and caches
-	@rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@rm -rf $(VENV) $(BENCH) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -prune -exec rm -rf {} +
 
 # pip before 25.3 takes the build's pins from PIP_CONSTRAINT, later ones from PIP_BUILD_CONSTRAINT.
@@ -79,3 +87,10 @@ $(STAMP): pyproject.toml constraints.txt
 	  PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore \
 	  $(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@pwd -P > $(STAMP)
+
+# What the server is measured against has needs of its own, which are not ours.
+$(BENCH_STAMP): bench/requirements.txt $(STAMP)
+	@$(BIN)/python -m venv --clear $(BENCH)
+	@PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore \
+	  $(BENCH)/bin/python -m pip install --quiet --requirement bench/requirements.txt
+	@touch $@

@@ -20,6 +20,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.routing import BaseConverter
 
 from cds_service import openapi
+from cds_service.addresses import Network
 from cds_service.answering import Answering
 from cds_service.auth import Authenticator
 from cds_service.call_record import CallRecord
@@ -46,9 +47,9 @@ from cds_service.issued import IssuedCards
 from cds_service.loading import load_content
 from cds_service.logs import places
 from cds_service.metrics import CONTENT_TYPE, Metrics
-from cds_service.observing import Observing
+from cds_service.observing import Observing, Readiness
 from cds_service.overrides import Overrides
-from cds_service.rates import Limits
+from cds_service.rates import Limits, address_of
 from cds_service.store import Store
 from cds_service.topic_pages import HEADERS, HTML, Page, Pages, rendered
 
@@ -118,7 +119,7 @@ def create_app(
     _add_services(app, settings, answering)
     _add_feedback(app, settings, answering)
     _add_topics(app, content, urlsplit(settings.public_url).path)
-    _add_health(app, content, issued.store if issued is not None else None, metrics)
+    _add_health(app, content, None if issued is None else Readiness(issued.store, metrics))
     if settings.metrics_address is None:
         _add_metrics(app, metrics)
     if demo is not None:
@@ -191,17 +192,22 @@ _ROUTES = {
 _ASKED_ALL_THE_TIME = ("live", "ready", "show_metrics")  # and of nobody's chart: not in the log
 
 
-def _begun(content: Content, seconds: float) -> CallRecord:
-    """The record of the request that has come in, to be answered within so many seconds."""
+def _begun(content: Content, settings: Settings) -> CallRecord:
+    """The record of the request that has come in."""
     given = request.headers.get("X-Request-ID", "")
     asked = (request.view_args or {}).get("service_id", "")
     return CallRecord(
         request_id=given if _REQUEST_ID.match(given) else str(uuid4()),
         route=_ROUTES.get(request.endpoint or "", "other"),
-        peer=request.remote_addr or "",
+        peer=_peer(settings.proxies),
         service=asked if content.find(asked) is not None else "",
-        ends=time.monotonic() + seconds,
+        ends=time.monotonic() + settings.answer_seconds,
     )
+
+
+def _peer(proxies: tuple[Network, ...]) -> str:
+    forwarded = request.headers.get("X-Forwarded-For", "")
+    return address_of(request.remote_addr or "", forwarded, proxies)
 
 
 def _limits(settings: Settings, clients: tuple[Client, ...]) -> Limits:
@@ -221,7 +227,7 @@ def _add_guards(
 
     @app.before_request
     def guard() -> Response | None:
-        g.record = _begun(answering.content, settings.answer_seconds)
+        g.record = _begun(answering.content, settings)
         if trust is None:
             _refuse_strangers()
         if request.method == "OPTIONS":
@@ -417,7 +423,7 @@ def _page(page: Page) -> Response:
     return Response(body, mimetype=mimetype, headers={**HEADERS, "Vary": "Accept"})
 
 
-def _add_health(app: Flask, content: Content, store: Store | None, metrics: Metrics) -> None:
+def _add_health(app: Flask, content: Content, readiness: Readiness | None) -> None:
     version = {
         "version": content.software_version,
         "content": {"version": content.about.version, "hash": content.hash},
@@ -431,13 +437,8 @@ def _add_health(app: Flask, content: Content, store: Store | None, metrics: Metr
 
     @app.get("/readyz")
     def ready() -> Response:
-        if store is not None:
-            try:
-                store.check_writable()
-            except StoreDown:
-                metrics.store_failed("ready")
-                raise
-            metrics.store_works()
+        if readiness is not None:
+            readiness.check()
         return _json({"status": "ok"})
 
     @app.get("/version")

@@ -28,6 +28,7 @@ _BALP_ENTITY = "https://profiles.ihe.net/ITI/BALP/CodeSystem/BasicAuditEntityTyp
 _INTERACTION = "http://hl7.org/fhir/restful-interaction"
 _ROUTE = "urn:cds-service:route"
 _HOOK = "urn:cds-hooks:hook"
+_ASKED = {"explain": "asked for an explanation of", "feedback": "sent feedback to"}
 _MOST = 2000  # characters of what a client said of itself
 _BLANK = re.compile(r"[\s\x00-\x1f\x7f]+")
 
@@ -236,16 +237,18 @@ def about_call(event: _Json) -> str:
     """Who asked what about whom, when, and what the answer was, in a sentence."""
     call = _details(event, "call")
     agents = [x["who"] for x in event["agent"]]
+    [route] = [x["code"] for x in event["subtype"] if x["system"] == _ROUTE]
     said = [
         f"{event['recorded']}: {agents[0]['display']}",
         f"(tenant {call['tenant']})" if "tenant" in call else "",
-        f"asked {call.get('service', 'no service of ours')}",
+        f"{_ASKED.get(route, 'asked')} {call.get('service', 'no service of ours')}",
         *(f"about {x['what']['reference']}" for x in event["entity"] if "role" in x),
         *(f"for {x['reference']}" for x in agents if "reference" in x),
         f"and was answered {event['outcomeDesc']}",
         f"({call['why']})" if "why" in call else "",
+        *(f"; {outcome} {card}" for outcome, card in _listing(event, "feedback")),
     ]
-    return " ".join(x for x in said if x)
+    return " ".join(x for x in said if x).replace(" ;", ";")
 
 
 def explanation_of(event: _Json) -> _Json:

@@ -3,7 +3,6 @@ before anything else of the call is looked at.
 """
 
 import hashlib
-import logging
 import re
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
@@ -27,7 +26,6 @@ SECONDS_BETWEEN_SWEEPS = 600
 _TENANT = re.compile(r"[^\x00-\x1f\x7f]{1,255}\Z")  # it is in an index of the store
 _BEARER = re.compile(r"bearer +([\w.~+/=-]+)\Z", re.IGNORECASE | re.ASCII)
 T = TypeVar("T")
-log = logging.getLogger("cds_service")
 
 
 class _Header(Struct):
@@ -57,12 +55,14 @@ _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class _Refused(Exception):
-    """Why a token is refused: one word for the log, the issuer only where it is a listed one."""
+    """Why a token is refused: one word for the log, and whose it says it is where that is a client
+    of ours.
+    """
 
-    def __init__(self, word: str, issuer: str = "") -> None:
+    def __init__(self, word: str, client: str = "") -> None:
         super().__init__(word)
         self.word = word
-        self.issuer = issuer
+        self.client = client
 
 
 class Authenticator:
@@ -97,9 +97,7 @@ class Authenticator:
         try:
             return self._caller(authorization, path, known)
         except _Refused as refused:
-            named = {"client": refused.issuer} if refused.issuer else {}
-            log.warning("token refused", extra={"reason": refused.word, **named})
-            raise NotAuthenticated(refused.word, refused.issuer) from None
+            raise NotAuthenticated(refused.word, refused.client) from None
 
     def _caller(self, authorization: str, path: str, known: Callable[[Caller], object]) -> Caller:
         token = _token(authorization)
@@ -118,7 +116,7 @@ class Authenticator:
             known(caller)
             self._use_up(claims, client)
         except _Refused as refused:
-            raise _Refused(refused.word, client.issuer) from None
+            raise _Refused(refused.word, client.name) from None
         return caller
 
     def _client(self, payload: bytes) -> Client:

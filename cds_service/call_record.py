@@ -58,10 +58,10 @@ class CallRecord:
     until its body is read, `status` 0 until it is answered.
 
     `error` is the issue code of an answer that is none of those asked for and `why` what it names,
-    `doing` is what is under way, `refused` says in a word why a token was not taken, `limited`
-    whose limit a request was over, `store_failures` what the store was needed for and could not do,
-    `fetch_failures` why queries were not answered. `ends` is until when the caller waits, on the
-    monotonic clock.
+    `doing` is what is under way, `refused` says in a word why a token was not taken (and
+    `refused_for` whose it says it is), `limited` whose limit a request was over, `store_failures`
+    what the store was needed for and could not do, `fetch_failures` why queries were not answered.
+    `ends` is until when the caller waits, on the monotonic clock.
     """
 
     request_id: str = ""
@@ -81,6 +81,7 @@ class CallRecord:
     why: str = ""
     doing: str = ""
     refused: str = ""
+    refused_for: str = ""
     limited: str = ""
     store_failures: list[str] = field(default_factory=list)
     fetch_failures: list[str] = field(default_factory=list)
@@ -109,7 +110,7 @@ class CallRecord:
         self.error = error.code if isinstance(error, CdsError) else "exception"
         self.why = error.diagnostics or error.text if isinstance(error, CdsError) else ""
         if isinstance(error, NotAuthenticated):
-            self.refused = error.word
+            self.refused, self.refused_for = error.word, error.client
         if isinstance(error, TooOften):
             self.limited = "client" if self.caller.issuer else "peer"
         if isinstance(error, StoreDown):

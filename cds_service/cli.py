@@ -1,12 +1,14 @@
-"""The command line: serve, migrate, token, demo, check, evaluate, explain, report, purge."""
+"""The command line: what can be asked of the product from a shell, each command a function."""
 
 import io
 import json
+import os
 import re
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -83,7 +85,12 @@ topic_mode = click.option(
 
 
 def _loaded(settings: Settings, modes: dict[str, Mode]) -> Content:
-    return load_content(settings.hooks_dir, settings.site_file, {**settings.topic_modes, **modes})
+    return load_content(settings.hooks_dir, settings.site_file, _asked(settings, modes))
+
+
+def _asked(settings: Settings, modes: dict[str, Mode]) -> dict[str, Mode]:
+    """What environment and command line ask of the topics; what is asked last holds."""
+    return {x: mode for x, mode in settings.topic_modes.items() if x not in modes} | modes
 
 
 def _show_content(content: Content, say: Callable[[str], object] = click.echo) -> None:
@@ -154,13 +161,35 @@ def _worker_settings(
 ) -> dict[str, str]:
     environ = {"CDS_PUBLIC_URL": " ".join(settings.public_urls) or url}
     if modes:
-        environ["CDS_TOPIC_MODES"] = " ".join(f"{topic}={mode}" for topic, mode in modes.items())
+        asked = _asked(settings, modes).items()
+        environ["CDS_TOPIC_MODES"] = " ".join(f"{topic}={mode}" for topic, mode in asked)
     if with_fixtures:
         environ["CDS_DEMO_URL"] = url
         environ["CDS_FHIR_SERVERS"] = " ".join((*settings.fhir_servers, f"{url}/fhir"))
     if page_size is not None:
         environ["CDS_DEMO_PAGE_SIZE"] = str(page_size)
     return environ
+
+
+@group.command("config")
+@click.option("--open", "is_open", is_flag=True, help="As serve --open would have it.")
+@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+@topic_mode
+def show_config(is_open: bool, as_json: bool, modes: dict[str, Mode]) -> None:
+    """Print what is in force and where it comes from: settings, clients, site file and topics;
+    secrets are not shown.
+    """
+    from cds_service.in_force import in_force
+    from cds_service.terminal import show_in_force
+
+    settings = read_settings()
+    if is_open:
+        settings = replace(settings, open=True)
+    found = in_force(settings, os.environ, _loaded(settings, modes), modes)
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2))
+    else:
+        show_in_force(Console(), msgspec.to_builtins(found))
 
 
 @group.command()
@@ -311,7 +340,7 @@ def check(folder: Path | None, explained: str | None, modes: dict[str, Mode]) ->
     from cds_service.outgoing import check_outgoing
 
     settings = read_settings()
-    folder, modes = folder or settings.hooks_dir, {**settings.topic_modes, **modes}
+    folder, modes = folder or settings.hooks_dir, _asked(settings, modes)
     here = load_content(folder, settings.site_file, modes)
     _show_content(here)
     if explained is not None:
@@ -483,13 +512,15 @@ def _explain_past(
     named = read_settings().audit_file
     files = files or ((Path(named),) if named not in ("", STDOUT) else ())
     if not files:
-        raise click.UsageError("No audit to look in: give --audit FILE, or set CDS_AUDIT_FILE.")
+        why = "CDS_AUDIT_FILE is the standard output" if named else "CDS_AUDIT_FILE is not set"
+        raise click.UsageError(f"No audit to look in: {why}. Give --audit FILE.")
     try:
         events = list(events_of(files, request_id))
     except OSError as error:
         raise click.ClickException(f"the audit cannot be read: {error.strerror}") from None
     if not events:
-        raise click.ClickException(f"{request_id} is in none of {', '.join(map(str, files))}")
+        named = ", ".join(map(str, files))
+        raise click.ClickException(f"{request_id} is not in {named} (--audit names other files)")
     for event in events:
         if as_json:
             click.echo(msgspec.json.format(msgspec.json.encode(event), indent=2))
@@ -551,6 +582,8 @@ def _store(context: click.Context, _: click.Parameter, given: str | None) -> Any
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
     context.call_on_close(store.close)
+    if store.file is not None and not store.file.is_file():
+        raise click.BadParameter(f"{store.where}: there is no such file")
     return store
 
 

@@ -76,21 +76,55 @@ def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
     """The settings of the environment; raises ContentError for an unknown CDS_ name or a value that
     does not fit.
     """
-    environ = os.environ if environ is None else environ
-    given = {name: value for name, value in environ.items() if name.startswith("CDS_") and value}
-    unknown = sorted(set(given) - set(_VARIABLES))
-    if unknown:
-        known = [name for name in _VARIABLES if name not in _SET_BY_DEMO]
-        why = f"is no setting{did_you_mean(unknown[0], known)}; there are {', '.join(known)}"
-        raise ContentError("environment", unknown[0], why)
     values: dict[str, Any] = {}
-    for name, text in given.items():
+    for name, text in given(os.environ if environ is None else environ).items():
         key, read = _VARIABLES[name]
         try:
             values[key] = read(text)
+        except OSError as error:
+            why = f"does not fit: {text}: {error.strerror}"
+            raise ContentError("environment", name, why) from None
         except ValueError as error:
             raise ContentError("environment", name, f"does not fit: {error}") from error
     return Settings(**values)
+
+
+def given(environ: Mapping[str, str]) -> dict[str, str]:
+    """The settings that are given, as they are written; raises ContentError for an unknown CDS_
+    name, unless Kubernetes has set it.
+    """
+    found = {name: value for name, value in environ.items() if name.startswith("CDS_") and value}
+    found = {name: value for name, value in found.items() if not is_service_link(name, value)}
+    for name in sorted(found):
+        if name not in _VARIABLES:
+            why = f"is no setting{did_you_mean(name, MEMBERS)}; there are {', '.join(MEMBERS)}"
+            raise ContentError("environment", name, why)
+    return found
+
+
+def is_service_link(name: str, value: str) -> bool:
+    """Whether Kubernetes has set it, as it does in every container for each Service: one called cds
+    or cds-anything has names that begin as ours do.
+    """
+    return any(shape.match(name) and said.match(value) for shape, said in _SERVICE_LINKS)
+
+
+_LINK = r"CDS(_[A-Z0-9_]+)?"
+_LINK_PORT = rf"{_LINK}_PORT_\d+_(TCP|UDP|SCTP)"
+_IP = r"[\da-f.:]+\Z"
+# Each with what its value looks like, so that CDS_PORT=8000 is not taken for one.
+_SERVICE_LINKS = [
+    (re.compile(rf"{shape}\Z"), re.compile(value))
+    for shape, value in (
+        (f"{_LINK}_SERVICE_HOST", _IP),
+        (f"{_LINK}_SERVICE_PORT(_[A-Z0-9_]+)?", r"\d+\Z"),
+        (f"{_LINK}_PORT", "(tcp|udp|sctp)://"),
+        (_LINK_PORT, "(tcp|udp|sctp)://"),
+        (f"{_LINK_PORT}_PROTO", r"(tcp|udp|sctp)\Z"),
+        (f"{_LINK_PORT}_PORT", r"\d+\Z"),
+        (f"{_LINK_PORT}_ADDR", _IP),
+    )
+]
 
 
 def _words(text: str) -> tuple[str, ...]:
@@ -241,3 +275,5 @@ _VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
 }
 # How `demo` tells its own workers; nobody else sets these.
 _SET_BY_DEMO = ("CDS_DEMO_URL", "CDS_DEMO_PAGE_SIZE")
+# The member of Settings that each name sets.
+MEMBERS = {name: key for name, (key, _) in _VARIABLES.items() if name not in _SET_BY_DEMO}

@@ -29,15 +29,17 @@ class NotJson(CdsError):
 
 
 class NotAuthenticated(CdsError):
-    """The caller has not shown who it is; the answer never says why, `word` does to ourselves."""
+    """The caller has not shown who it is; the answer never says why, `word` does to ourselves, and
+    `client` which of ours it says it is.
+    """
 
     status = 401
     code = "login"
 
-    def __init__(self, word: str = "", issuer: str = "") -> None:
+    def __init__(self, word: str = "", client: str = "") -> None:
         super().__init__("Unauthorized")
         self.word = word
-        self.issuer = issuer
+        self.client = client
 
 
 class NotAllowed(CdsError):

@@ -2,16 +2,17 @@
 cards.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
 
 from cds_service.content import Family, Topic
 from cds_service.content_files import Hold, Service
 from cds_service.evidence import Answer, Record, Undecided, surely, unique
 from cds_service.facts import PatientFacts
-from cds_service.modes import Mode
+from cds_service.modes import MODES, Mode
 from cds_service.rules import Advice, Verdict
 
+SHADOW: Mode = "shadow"
 DONE_OR_ORDERED = "done-or-ordered"
 MOST_CARDS = "most-cards"
 
@@ -44,12 +45,35 @@ def review(
     hold_back: Callable[[Sequence[Verdict]], bool] | None = None,
 ) -> Review:
     """The verdict of every topic at the service's hook; topics switched off are evaluated only when
-    asked for. `hold_back` is asked once something is about to be shown, and suppresses what
-    somebody has set aside; whether it could tell is its answer.
+    asked for. `hold_back` is asked once something is about to be shown, or would be but for shadow,
+    and suppresses what somebody has set aside; whether it could tell is its answer.
     """
+    verdicts, finished = _asked(family, service, facts, modes, also_off)
+    _give_way(family, modes, verdicts, finished)
+    imagined = _with_shadow_on(family, modes, verdicts, finished)
+    in_shadow = [x for x in imagined if x.in_shadow]
+    shown = [x for x in (*verdicts, *in_shadow) if x.outcome == "fired"]
+    # Once: the store is asked, and may be slow.
+    is_read = hold_back is None or not shown or hold_back(shown)
+    for verdict, other in zip(verdicts, imagined, strict=False):
+        if not other.in_shadow and verdict.outcome == "suppressed":
+            _suppress(other, verdict.by)
+    _keep_the_most_urgent(family, verdicts)
+    _keep_the_most_urgent(family, imagined)
+    return Review(family, facts, tuple(verdicts), is_read)
+
+
+def _asked(
+    family: Family,
+    service: Service,
+    facts: PatientFacts,
+    modes: Mapping[str, Mode],
+    also_off: bool,
+) -> tuple[list[Verdict], set[str]]:
+    """What each topic says by itself, and those with nothing left to do."""
     holding = _Holds(family, facts)
     verdicts: list[Verdict] = []
-    finished: list[Verdict] = []
+    finished: set[str] = set()
     for topic in family.topics:
         mode = modes[topic.code]
         if mode == "off" and not also_off:
@@ -65,15 +89,35 @@ def review(
             holding.apply(topic, verdict)
             _hold_by_mode(topic, verdict, mode, facts)
             if not alive:
-                finished.append(verdict)
+                finished.add(topic.code)
         verdicts.append(verdict)
+    return verdicts, finished
+
+
+def _give_way(
+    family: Family, modes: Mapping[str, Mode], verdicts: list[Verdict], finished: Set[str]
+) -> None:
     _yield_to_others(family, modes, verdicts)
-    for verdict in finished:
-        _suppress(verdict, DONE_OR_ORDERED)
-    shown = [x for x in verdicts if x.outcome == "fired"]
-    is_read = hold_back is None or not shown or hold_back(shown)
-    _keep_the_most_urgent(family, verdicts)
-    return Review(family, facts, tuple(verdicts), is_read)
+    for verdict in verdicts:
+        if verdict.topic in finished:
+            _suppress(verdict, DONE_OR_ORDERED)
+
+
+def _with_shadow_on(
+    family: Family, modes: Mapping[str, Mode], verdicts: list[Verdict], finished: Set[str]
+) -> list[Verdict]:
+    """All verdicts as they would be if those in shadow were on, so that what is recorded of a topic
+    in shadow is what would have been shown of it; none when none is held back by shadow alone.
+    """
+    if not any(x.in_shadow for x in verdicts):
+        return []
+    imagined = [replace(x) for x in verdicts]
+    for verdict, other in zip(verdicts, imagined, strict=True):
+        if verdict.in_shadow:
+            other.outcome, other.by, verdict.if_on = "fired", "", other
+    on = {topic: "on" if mode == SHADOW else mode for topic, mode in modes.items()}
+    _give_way(family, on, imagined, finished)
+    return imagined
 
 
 def _switched_off(topic: Topic) -> Verdict:
@@ -179,8 +223,10 @@ class _Holds:
 
 def _hold_by_mode(topic: Topic, verdict: Verdict, mode: Mode, facts: PatientFacts) -> None:
     there = topic.card.while_inpatient
-    if mode == "on" and there is not None and facts.is_inpatient().value:
-        mode = there
+    if mode != "off" and there is not None and facts.is_inpatient().value:
+        mode = max(mode, there, key=MODES.index)
+    if mode == "shadow" and verdict.outcome == "fired":
+        verdict.in_shadow = True
     if mode != "on":
         _suppress(verdict, mode)
 
@@ -192,7 +238,7 @@ def _yield_to_others(family: Family, modes: Mapping[str, Mode], verdicts: list[V
     speaking = {
         x.topic
         for x in verdicts
-        if _holds_its_conditions(x) and modes[x.topic] == "on" and x.by != "shadow"
+        if _holds_its_conditions(x) and modes[x.topic] == "on" and x.by != SHADOW
     }
     for suppressor, silenced in family.precedence.suppresses.items():
         if suppressor in speaking:

@@ -183,8 +183,13 @@ def _reason(content: Content, review: Review, verdict: Verdict) -> Because:
     last = verdict.record.because[-1] if verdict.record.because else None
     if verdict.by in (OVERRIDDEN, SHOWN_LATELY):
         return held_back(content, verdict)
+    if verdict.outcome == "suppressed" and verdict.advice is None:
+        return {"code": verdict.by, "text": "Switched off, and not looked at."}
     if verdict.outcome == "suppressed":
-        return {"code": verdict.by, "text": f"Every condition held; held back by {verdict.by}."}
+        text = f"Every condition held; held back by {verdict.by}"
+        if verdict.if_on is not None and verdict.if_on.by:
+            text += f"; if it were on, by {verdict.if_on.by}"
+        return {"code": verdict.by, "text": f"{text}."}
     if verdict.outcome == "fired":
         return {"code": "fired", "text": "Every condition held."}
     if last is None or (verdict.outcome == "data-missing" and not last.name):

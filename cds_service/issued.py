@@ -20,7 +20,7 @@ from cds_service.cards import Card, Cards
 from cds_service.clients import Caller
 from cds_service.content_files import Service
 from cds_service.errors import StoreDown
-from cds_service.evaluation import Review
+from cds_service.evaluation import SHADOW, Review
 from cds_service.hook_request import Call
 from cds_service.rules import Verdict
 from cds_service.store import (
@@ -35,7 +35,6 @@ from cds_service.store import (
 
 MOST_WAITING = 2000  # cards
 SECONDS_TO_WAIT = 0.2
-SHADOW = "shadow"
 
 log = logging.getLogger("cds_service")
 _Row = dict[str, Any]
@@ -67,8 +66,8 @@ class Answered:
                 verdict, whose
             )
         for verdict in self.review.verdicts:
-            if verdict.outcome == "suppressed" and verdict.by == SHADOW:
-                yield {"id": f"{SHADOW}-{uuid4()}", "suggestions": "{}"} | _of(verdict, whose)
+            if verdict.if_on is not None and verdict.if_on.outcome == "fired":
+                yield {"id": f"{SHADOW}-{uuid4()}", "suggestions": "{}"} | _of(verdict.if_on, whose)
 
     def _whose(self, secret: bytes) -> _Row:
         issuer, tenant, context = self.caller.issuer, self.caller.tenant, self.call.context
@@ -91,7 +90,7 @@ def _of(verdict: Verdict, whose: _Row) -> _Row:
         "topic": verdict.topic,
         "variant": verdict.advice.variant,
         "indicator": verdict.indicator,
-        "shadow": verdict.by == SHADOW,
+        "shadow": verdict.in_shadow,
         "evidence": verdict.fingerprint,
     }
 

@@ -21,6 +21,7 @@ FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # where the workers of a server keep what t
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 NOT_EVALUABLE = ("data-missing", "data-unusable")
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+OFF = "off"
 OPEN = "open"  # the client of the open server
 
 
@@ -37,6 +38,7 @@ class Metrics:
         self._add_calls()
         self._add_content()
         self._add_faults()
+        self._started.inc()
 
     def _counter(self, name: str, says: str, *labels: str) -> Any:
         from prometheus_client import Counter
@@ -101,6 +103,7 @@ class Metrics:
             "cds_store_failures", "What the store was needed for and could not do.", "operation"
         )
         self._dropped = counter("cds_issued_dropped", "Cards that the store never got.")
+        self._started = counter("cds_workers_started", "Workers that were started, first or anew.")
         self._writable = self._gauge("cds_store_writable", "Whether the store took what it got.")
 
     # -- counting ------------------------------------------------------------------------------
@@ -136,7 +139,7 @@ class Metrics:
             state = key.by if key.state == "answered" else key.state
             self._keys.labels(record.service, client, key.key, state).inc()
         for topic, verdict, by, code, _ in record.outcomes:
-            if verdict == "suppressed":
+            if verdict == "suppressed" and by != OFF:  # which is not looked at
                 self._suppressed.labels(topic, by).inc()
             elif verdict in NOT_EVALUABLE:
                 self._not_evaluable.labels(topic, code).inc()

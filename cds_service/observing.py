@@ -1,15 +1,23 @@
-"""Tells audit, metrics and log of each request, once its answer is known and before it is sent."""
+"""Tells audit, metrics and log of each request, once its answer is known and before it is sent; and
+whoever asks, whether the store can be written to.
+"""
 
 import logging
+import math
+import time
 from dataclasses import dataclass
+from threading import Lock
 
 from cds_service.audit import AuditFile, event_of
 from cds_service.call_record import CallRecord
 from cds_service.config import Settings
 from cds_service.content import Content
+from cds_service.errors import StoreDown
 from cds_service.metrics import Metrics
+from cds_service.store import Store
 
 CALLS = ("service", "explain", "feedback")  # those of a patient, or of what a user answered
+SECONDS_BETWEEN_WRITES = 1.0
 log = logging.getLogger("cds_service")
 
 
@@ -48,4 +56,41 @@ class Observing:
             "outcome": record.outcome(),
             "milliseconds": round(record.seconds["total"] * 1000, 1),
         }
+        if record.refused:
+            why = {"request_id": record.request_id, "reason": record.refused}
+            whose = {"client": record.refused_for} if record.refused_for else {}
+            log.warning("token refused", extra=why | whose)
+        for operation in record.store_failures:
+            reason = f"{operation}: {record.why or 'not read'}"
+            why = {"request_id": record.request_id, "reason": reason}
+            log.warning("the store was not there", extra=why)
         log.info("answered", extra={name: value for name, value in said.items() if value != ""})
+
+
+class Readiness:
+    """Whether the store takes a write, tried at most once a second: anybody may ask."""
+
+    def __init__(self, store: Store, metrics: Metrics) -> None:
+        self._store = store
+        self._metrics = metrics
+        self._lock = Lock()
+        self._tried_at = -math.inf
+        self._down: StoreDown | None = None
+
+    def check(self) -> None:
+        """Raises StoreDown when it does not."""
+        with self._lock:
+            if time.monotonic() - self._tried_at >= SECONDS_BETWEEN_WRITES:
+                self._down = self._try()
+                self._tried_at = time.monotonic()
+            if self._down is not None:
+                raise self._down
+
+    def _try(self) -> StoreDown | None:
+        try:
+            self._store.check_writable()
+        except StoreDown as down:
+            self._metrics.store_failed("ready")
+            return down
+        self._metrics.store_works()
+        return None

@@ -190,7 +190,9 @@ class Overrides:
         ]
 
     def _hold_repeat(self, family: Family, verdict: Verdict, asked: Asked) -> None:
-        """Suppresses a card that the user saw lately about the same numbers."""
+        """Suppresses a card that the user saw lately about the same numbers; of a topic in shadow,
+        also one that the user would have seen.
+        """
         repeats = family.repeats
         if repeats is None or not self.with_repeats:
             return
@@ -202,9 +204,10 @@ class Overrides:
             CARD.c.patient == asked.patient,
             CARD.c.topic == verdict.topic,
             CARD.c.asked_by == asked.user,
-            CARD.c.shadow.is_(False),
             CARD.c.issued > since,
         )
+        if not verdict.in_shadow:
+            shown = shown.where(CARD.c.shadow.is_(False))
         with self.store.reading() as connection:
             rows = connection.execute(shown).all()
         trigger = _read(verdict.fingerprint).trigger

@@ -124,8 +124,19 @@ class Limits:
 
 
 def peer_of(address: str, forwarded: str, proxies: Iterable[Network]) -> str:
-    """Whom a call is counted under: the address that called or, where that is a proxy's, whom the
-    proxy says that it was called by; of an IPv6 address the network of 64 bits it lies in.
+    """Whom a call is counted under: who called, of an IPv6 address the network of 64 bits that it
+    lies in.
+    """
+    peer = address_of(address, forwarded, proxies)
+    known = _address(peer)
+    if isinstance(known, IPv6Address):
+        return str(ip_network((int(known), 64), strict=False))
+    return peer
+
+
+def address_of(address: str, forwarded: str, proxies: Iterable[Network]) -> str:
+    """The address that called or, where that is a proxy's, the one that the proxy says it was
+    called by.
     """
     peer = _address(address)
     for hop in reversed(forwarded.split(",")):
@@ -135,8 +146,6 @@ def peer_of(address: str, forwarded: str, proxies: Iterable[Network]) -> str:
         if said is None:  # whoever does not say for whom it calls calls for itself
             break
         peer = said
-    if isinstance(peer, IPv6Address):
-        return str(ip_network((int(peer), 64), strict=False))
     return address if peer is None else str(peer)
 
 

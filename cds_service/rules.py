@@ -60,6 +60,9 @@ class Verdict:
     """What became of one topic: the outcome, what held it back (`by`), and the questions
     behind it; `fingerprint` is what an override of the card is compared with later, as JSON, and
     `held_because` the reason of one that holds it back, `until` the day on which that ends.
+
+    `in_shadow`: every condition held, and its mode alone held it back, or would have; `if_on` is
+    then what had become of it had all topics in shadow been on.
     """
 
     topic: str
@@ -74,3 +77,5 @@ class Verdict:
     fingerprint: str = "{}"
     held_because: str = ""
     until: str = ""
+    in_shadow: bool = False
+    if_on: "Verdict | None" = None

@@ -111,6 +111,6 @@ def _prepare_store(url: str) -> None:
             store.migrate(migrations_dir())
         store.check()
     except StoreDown as error:
-        raise CannotServe(f"CDS_STORE: {error.text} ({error.diagnostics})") from None
+        raise CannotServe(f"CDS_STORE: {store.where}: {error.diagnostics}") from None
     finally:
         store.close()

@@ -162,7 +162,8 @@ class Store:
         found = self.schema()
         if found != SCHEMA:
             was = f"is {found}" if found else "has no tables of ours"
-            raise CannotServe(f"the store {was}; this software needs {SCHEMA}: cds-service migrate")
+            why = f"{was}; this software needs {SCHEMA}: cds-service migrate"
+            raise CannotServe(f"the store {self.where} {why}")
 
     def schema(self) -> str:
         """The schema's revision, "" for an empty store; raises StoreDown."""
@@ -183,6 +184,16 @@ class Store:
         with self.writing() as connection:
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
+
+    @property
+    def where(self) -> str:
+        """Its URL, without a password."""
+        return self._engine.url.render_as_string(hide_password=True)
+
+    @property
+    def file(self) -> Path | None:
+        """The file of a SQLite store, None for another."""
+        return Path(self._engine.url.database or "") if self.is_sqlite else None
 
     @property
     def is_sqlite(self) -> bool:
@@ -264,6 +275,15 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
 
 
+# What SQLite says of its file, as opposed to what it was asked.
+_OF_THE_FILE = (
+    *("database is locked", "unable to open database file", "database or disk is full"),
+    *("attempt to write a readonly database", "disk I/O error", "file is not a database"),
+)
+
+
 def _down(error: SQLAlchemyError) -> StoreDown:
     """Without the statement or its values: they may hold what no log may."""
-    return StoreDown("The store cannot be reached.", type(error).__name__)
+    said = str(getattr(error, "orig", ""))
+    why = said if said in _OF_THE_FILE else type(error).__name__
+    return StoreDown("The store cannot be reached.", why)

@@ -201,6 +201,53 @@ def _entries(question: Json, depth: int, most: int) -> Iterator[Line]:
         yield Line(depth, f"not used, {why}: {first_of(references, most)}", "dim")
 
 
+def show_in_force(console: Console, found: Json) -> None:
+    """What is in force, each with where it comes from."""
+    found = harmless(found)
+    content = found["content"]
+    sections = {
+        "Settings": (Line(0, _set(x)) for x in found["settings"]),
+        "Clients": _agreed(found["clients"]),
+        "Site file": (Line(0, _changed(x)) for x in found["site"]),
+        "Topics": _switched(found["topics"]),
+    }
+    console.print(Line(0, f"content {content['version']} ({content['hash'][:12]})", "bold"))
+    console.print(Line(0, f"from {content['folder']}"))
+    for title, section in sections.items():
+        if lines := list(section):
+            console.print("", Rule(title, align="left", style="dim"), *lines, sep="\n")
+    if ignored := ", ".join(found["ignored"]):
+        console.print("", Line(0, f"Not settings, set by Kubernetes: {ignored}"), sep="\n")
+    if lacking := ", ".join(found["lacking"]):
+        said = f"serve would not start without --open: {lacking} not set"
+        console.print("", Line(0, said, "bold"), sep="\n")
+
+
+def _set(setting: Json) -> str:
+    return f"{setting['name']} = {setting['value']} ({setting['origin']})"
+
+
+def _changed(change: Json) -> str:
+    return f"{change['key']} is {change['here']} (shipped: {change['shipped']})"
+
+
+def _agreed(clients: Sequence[Json]) -> Iterator[Line]:
+    for x in clients:
+        yield Line(0, f"{x['name']} ({x['issuer']})", "bold")
+        yield Line(1, f"failures: {x['failures']}")
+        yield Line(1, f"rate: {x['rate']}")
+        yield from (Line(1, f"{topic}: {mode}") for topic, mode in x["modes"].items())
+
+
+def _switched(topics: Sequence[Json]) -> Iterator[Line]:
+    """The topics under their mode and where that comes from."""
+    found: dict[str, list[str]] = {}
+    for x in topics:
+        found.setdefault(f"{x['mode']} ({x['origin']})", []).append(x["topic"])
+    for mode, names in sorted(found.items()):
+        yield Line(0, f"{mode}: {', '.join(names)}")
+
+
 def _values(console: Console, series: Sequence[Json], everything: bool) -> Iterator[RenderableType]:
     marks = ASCII if console.options.ascii_only else BLOCKS
     drawn = [x for x in series if x.get("points")]

@@ -23,6 +23,8 @@ def read_toml(path: Path, kind: type[F], root: Path) -> F:
         found = tomllib.loads(path.read_text(encoding="utf-8"), parse_float=Decimal)
     except FileNotFoundError:
         raise ContentError(name, "", "is missing") from None
+    except OSError as error:
+        raise ContentError(name, "", f"cannot be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ContentError(name, "", f"is not TOML: {error}") from error
     if at := _not_a_number(found):

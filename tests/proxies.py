@@ -112,7 +112,7 @@ def nginx(
         "/etc/nginx/": f"{folder}/etc/",
         "/tmp/nginx": f"{folder}/nginx",
         "/dev/stdout": f"{folder}/access.log",
-        "/dev/stderr": f"{folder}/error.log",
+        "error_log stderr": f"error_log {folder}/error.log",
     }
     _write(folder / "nginx.conf", SHIPPED / "nginx.conf", {**(changes or {}), **places})
     if clients is not None:

@@ -152,7 +152,7 @@ def resources(*types: str) -> Strategy:
 
 def _resource(kind: str) -> Strategy:
     ids = st.sampled_from(["p1"] if kind == "Patient" else ["a", "b", "c", "x" * 70, ""])
-    common = {"id": ids, "status": TEXTS}
+    common: dict[str, Strategy] = {"id": ids, "status": TEXTS}
     common |= {} if kind == "Patient" else {"subject": st.just({"reference": "Patient/p1"})}
     found = _some({**common, **ELEMENTS[kind]})
     return found.map(lambda x: {"resourceType": kind, **x})

@@ -315,6 +315,8 @@ def audit(tmp_path_factory: pytest.TempPathFactory) -> Path:
             ("broken", {"hook": "patient-view"}),
         ):
             post(server, SERVICE, json.dumps(body).encode(), **{"X-Request-ID": name})
+        heard = json.dumps({"feedback": [_set_aside("card-1")]}).encode()
+        post(server, f"{SERVICE}/feedback", heard, **{"X-Request-ID": "heard"})
     return file
 
 
@@ -340,6 +342,9 @@ def test_every_call_of_an_id_is_explained_and_each_says_why(audit: Path) -> None
     assert "412, required data missing" in said and "the FHIR server is not listed" in said
     said = explained(audit, "--request", "broken")
     assert "was answered 422 invalid" in said and "hookInstance" in said
+    said = explained(audit, "--request", "heard").replace("\n", " ")
+    assert "somebody unknown sent feedback to alp-review and was answered 200" in said
+    assert said.strip().endswith("; overridden card-1")
     events = explained(audit, "--request", "fired", "--json")
     AuditEvent.model_validate_json(events)
 
@@ -362,7 +367,7 @@ def test_old_files_and_spoilt_lines_are_read_for_what_they_hold(
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [
-        (["--request", "nobody"], "nobody is in none of "),
+        (["--request", "nobody"], "nobody is not in "),
         (["--request", "x", "REQUEST.json"], "REQUEST.json"),
         ([], "Give either REQUEST.json or --request ID"),
     ],

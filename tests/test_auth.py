@@ -1030,7 +1030,7 @@ def test_no_token_is_in_any_log_even_at_debug(tmp_path: Path) -> None:
             assert "Zyx" not in server.output
             assert not any(piece in server.output for x in given for piece in x.split("."))
             [first, *_] = server.logged("token refused")
-            assert (first["client"], first["reason"]) == (MAIN, "unknown-key")
+            assert (first["client"], first["reason"]) == ("ehr.example", "unknown-key")
 
 
 # -- the parts that make tokens --------------------------------------------------------------------

@@ -1,9 +1,10 @@
-"""What is in deploy/ is valid by the schemas of those who read it, and says nothing that the service
-does not know.
+"""What is in deploy/ is valid by the schemas of those who read it, and says nothing that the
+service does not know.
 """
 
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -13,12 +14,16 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import kubernetes_validate
+import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
+import requests
 import yaml
 
-from cds_service.config import read_settings
+from cds_service.cli import group
+from cds_service.clients import read_clients
+from cds_service.config import MEMBERS, read_settings
 from cds_service.errors import ContentError
+from cds_service.loading import load_content
 from cds_service.metrics import Metrics
 from cds_service.serving import SECONDS_TO_END
 from tests.loopback import ROOT, running
@@ -71,10 +76,28 @@ def test_the_compose_file_is_one() -> None:
     run(tool, "--builtin-schema", "vendor.compose-spec", COMPOSE)
 
 
+def test_what_the_compose_file_refers_to_is_in_it() -> None:
+    whole = yaml.safe_load(COMPOSE.read_text("utf-8"))
+    for one in services().values():
+        assert set(one["networks"]) <= set(whole["networks"])
+        assert set(one.get("depends_on", ())) <= set(services())
+        named = {x.partition(":")[0] for x in one["volumes"]}
+        assert {x for x in named if not x.startswith(".")} <= set(whole["volumes"])
+
+
 def test_what_compose_sets_is_a_setting() -> None:
     set_there = {x for one in services().values() for x in one.get("environment", {})}
     assert {x for x in set_there if x.startswith("CDS_")} <= known_settings()
     assert "CDS_STORE" in set_there
+
+
+def test_the_service_is_told_of_its_proxy() -> None:
+    """Else the limit of a peer would be one limit of all that come through nginx."""
+    proxies = services()["cds-service"]["environment"]["CDS_PROXIES"]
+    assert proxies == services()["nginx"]["networks"]["inside"]["ipv4_address"] + "/32"
+    [pod] = [x for kind, x in pods() if kind == "Deployment"]
+    [server] = [x for x in pod["containers"] if x["name"] == "cds-service"]
+    assert {"name": "CDS_PROXIES", "value": "127.0.0.1/32"} in server["env"]
 
 
 def test_compose_opens_https_to_the_world_and_numbers_to_its_host_alone() -> None:
@@ -125,6 +148,15 @@ def test_the_manifests_are_all_there() -> None:
 def test_a_manifest_is_what_kubernetes_takes(kind: str, version: str) -> None:
     [one] = [x for x in objects() if x["kind"] == kind]
     kubernetes_validate.validate(one, version, strict=True)
+
+
+def test_the_settings_of_pods_can_be_read(tmp_path: Path) -> None:
+    [settings] = [x for x in objects() if x["kind"] == "ConfigMap"]
+    for name, text in settings["data"].items():
+        (tmp_path / name).write_text(text, "utf-8")
+    [client] = read_clients(tmp_path / "clients.toml", ())
+    assert client.fhir_servers
+    assert load_content(ROOT / "hooks", tmp_path / "site.toml").overrides == ()
 
 
 def test_a_manifest_with_a_word_misspelt_would_be_found() -> None:
@@ -258,8 +290,6 @@ def test_the_dashboard_s_panels_lie_side_by_side() -> None:
 
 
 def test_prometheus_can_read_what_a_server_exposes() -> None:
-    import requests
-
     with running() as server:
         text = requests.get(f"{server.url}/metrics", timeout=20).text
     assert "cds_audit_failures_total 0.0" in text  # so that the first one is an increase
@@ -275,7 +305,8 @@ def test_prometheus_can_read_what_a_server_exposes() -> None:
 
 
 def test_the_bill_of_materials_lists_what_runs_and_not_what_tests(tmp_path: Path) -> None:
-    run("make", "sbom", f"SBOM={tmp_path / 'sbom.json'}")
+    installed = ("-o", ".venv/.installed-for")  # what runs these tests is not to be renewed by them
+    run("make", *installed, "sbom", f"SBOM={tmp_path / 'sbom.json'}")
     found = json.loads((tmp_path / "sbom.json").read_text("utf-8"))
     names = {x["name"].lower() for x in found["components"]}
 
@@ -284,3 +315,33 @@ def test_the_bill_of_materials_lists_what_runs_and_not_what_tests(tmp_path: Path
     assert {"flask", "granian", "psycopg-binary", "pyjwt", "fhir.resources"} <= names
     assert not {"pytest", "mypy", "ruff", "hypothesis", "pip", "gunicorn"} & names
     assert all(x.get("licenses") for x in found["components"] if x["name"] == "Flask")
+
+
+# -- a host without containers -----------------------------------------------------------------
+
+SYSTEMD = DEPLOY / "systemd"
+
+
+def test_each_change_for_nginx_of_the_host_changes_something() -> None:
+    page = (ROOT / "docs" / "operations.md").read_text("utf-8")
+    shipped = (DEPLOY / "nginx" / "nginx.conf").read_text("utf-8")
+    changes = re.findall(r"-e 's#([^#]+)#[^#]+#'", page)
+    assert len(changes) == 5
+    assert [x for x in changes if not re.search(x, shipped, re.MULTILINE)] == []
+
+
+def test_the_settings_of_the_unit_are_settings_and_hold_all_that_is_needed() -> None:
+    text = (SYSTEMD / "cds-service.env").read_text("utf-8")
+    names = re.findall(r"^(\w+)=.", text, re.MULTILINE)
+    assert sorted(set(names)) == sorted(names) and set(names) <= set(MEMBERS)
+    assert {"CDS_PUBLIC_URL", "CDS_CLIENTS_FILE", "CDS_PATIENT_SECRET_FILE"} <= set(names)
+
+
+@pytest.mark.parametrize("unit", ["cds-service.service", "cds-service-purge.service"])
+def test_a_unit_runs_a_command_that_there_is(unit: str) -> None:
+    text = (SYSTEMD / unit).read_text("utf-8")
+    [(name, arguments)] = re.findall(r"^ExecStart=\S+/cds-service (\w+) (.+)$", text, re.MULTILINE)
+    command = group.commands[name]
+    command.make_context(name, shlex.split(arguments), resilient_parsing=True)
+    known = {x for option in command.params for x in option.opts}
+    assert {x for x in arguments.split() if x.startswith("--")} <= known

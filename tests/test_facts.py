@@ -10,7 +10,7 @@ from cds_service.facts import PatientFacts
 from cds_service.loading import load_content
 from cds_service.prefetch import Chart
 from cds_service.quantity import Quantity
-from cds_service.resources import Observation
+from cds_service.resources import Observation, Patient
 from tests.exchanges import TODAY, Json, alp
 
 HOOKS = Path(__file__).resolve().parents[1] / "hooks"
@@ -41,6 +41,18 @@ def test_a_result_that_only_looks_like_it_was_sent_too() -> None:
 def test_another_test_and_another_patient_were_not_sent() -> None:
     other = observation(1, code={"text": "Sodium"}, status="cancelled")
     assert facts(other, foreign=(observation(2),)).sent(NAME) == []
+
+
+@pytest.mark.parametrize(
+    ("gender", "highest"),
+    [("female", 40), ("male", 60), ("other", 60), ("unknown", 60), ("F", 60), (None, 60)],
+)
+def test_limits_that_differ_by_sex_are_the_widest_for_any_other_gender(
+    gender: str | None, highest: int
+) -> None:
+    knowledge = load_content(HOOKS).families[0].knowledge
+    patient = PatientFacts(Chart(patient=Patient(gender=gender)), knowledge, TODAY.toordinal())
+    assert patient.fallback("ggt", patient.today) == (None, Quantity(Decimal(highest), "U/L"))
 
 
 @pytest.mark.parametrize(

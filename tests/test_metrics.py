@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import sqlite3
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -13,9 +14,13 @@ from socket import create_server
 import pytest
 import requests
 from prometheus_client import Counter
+from sqlalchemy import select
 
+from cds_service.config import migrations_dir
 from cds_service.fhir_endpoint import FhirEndpoint, FixturePatient
 from cds_service.metrics import Metrics
+from cds_service.observing import SECONDS_BETWEEN_WRITES, Readiness
+from cds_service.store import TOKEN_USED, Store
 from tests.exchanges import LOW, NORMAL, SERVICE, Json, as_bytes, request
 from tests.loopback import (
     ROOT,
@@ -79,13 +84,21 @@ def test_what_every_worker_has_answered_is_one_sum(apart: bool) -> None:
     assert count(found, "cds_cards_total", rule="lowAlpPersistent", indicator="info") == 15
     assert count(found, "cds_prefetch_keys_total", key="alp", state="inferred", **of) == 30
     assert count(found, "cds_prefetch_keys_total", key="alp", state="absent", **of) == 1
-    off = {"rule": "alpRiseOnProteasomeInhibitor", "reason": "off"}
-    assert count(found, "cds_suppressed_total", **off) == 30
+    assert count(found, "cds_suppressed_total") == 0  # topics that are off are not looked at
     required = {"rule": "extremeAlp", "reason": "required"}
     assert count(found, "cds_not_evaluable_total", **required) == 1
     assert count(found, "cds_hook_seconds_count", phase="total") == 33
     assert count(found, "cds_hook_seconds_count", phase="rules") == 30
     assert count(found, "cds_content_info") == 1
+
+
+def test_a_topic_whose_conditions_hold_and_that_is_kept_back_is_counted_by_what_kept_it() -> None:
+    with running("--topic-mode", "lowAlpPersistent=shadow") as server:
+        for _ in range(3):
+            assert post(server.url, as_bytes(request())).json()["cards"] == []
+        found = scraped(server.url)
+    kept = {"rule": "lowAlpPersistent", "reason": "shadow"}
+    assert count(found, "cds_suppressed_total", **kept) == 3
 
 
 def test_the_phases_of_a_call_are_all_of_it() -> None:
@@ -185,6 +198,7 @@ def test_a_locked_store_is_not_ready_shows_and_recovers_by_itself(tmp_path: Path
         with closing(sqlite3.connect(file, isolation_level=None)) as other:
             other.execute("begin immediate")
             assert post(server.url, as_bytes(request())).status_code == 200
+            time.sleep(SECONDS_BETWEEN_WRITES)  # it is not tried again before
             answer = requests.get(f"{server.url}/readyz", timeout=30)
             assert answer.status_code == 503
             assert answer.json()["issue"][0]["code"] == "transient"
@@ -248,3 +262,19 @@ def test_the_page_names_every_metric_there_is_with_its_labels() -> None:
     named = [x for x in vars(Metrics()).values() if hasattr(x, "_labelnames")]
     made = {x._name + "_total" * isinstance(x, Counter): frozenset(x._labelnames) for x in named}
     assert said == made
+
+
+def test_however_often_readiness_is_asked_the_store_is_written_to_once_a_second(
+    tmp_path: Path,
+) -> None:
+    store = Store(f"sqlite:///{tmp_path}/store.sqlite")
+    store.migrate(migrations_dir())
+    readiness = Readiness(store, Metrics())
+    began = time.monotonic()
+    for _ in range(500):
+        readiness.check()
+    most = 1 + int((time.monotonic() - began) / SECONDS_BETWEEN_WRITES)
+    with store.reading() as connection:
+        times = connection.execute(select(TOKEN_USED.c.until)).scalar_one() + 1
+    store.close()
+    assert times <= most < 500

@@ -218,6 +218,26 @@ def test_the_id_of_a_request_passes_and_stands_in_the_log(hospital: Hospital, pr
     assert told[made]["path"] == "/cds-services" and odd in told
 
 
+def test_the_rate_of_a_peer_is_that_of_the_caller_whatever_it_says_of_itself(
+    hospital: Hospital, tmp_path: Path
+) -> None:
+    (tmp_path / "server").mkdir()
+    (tmp_path / "server" / "keys.json").write_bytes(key_set(hospital.key))
+    (tmp_path / "nginx").mkdir()
+    rows = [client_row(EHR, keys="keys.json")]
+    limits = {"CDS_PROXIES": "127.0.0.1/32", "CDS_PEER_RATE": "3/hour"}
+    with (
+        trusting(tmp_path / "server", rows, "--workers", "1", **limits) as server,
+        nginx(tmp_path / "nginx", server.port, hospital.certificate) as proxy,
+    ):
+        for n, expected in enumerate((401, 401, 401, 429)):
+            others = {"X-Forwarded-For": f"192.0.2.{n}", "X_Forwarded_For": f"198.51.100.{n}"}
+            answer = proxy.call("POST", SERVICE, b"{}", TYPED | others)
+            assert answer.status == expected
+        assert answer.headers["Retry-After"]
+        assert hospital.call(proxy, peer=OTHER_PEER).status == 200
+
+
 def entries(proxy: Nginx, at_least: int) -> list[dict[str, object]]:
     """The lines of the access log; nginx writes each after its answer."""
     log = proxy.folder / "access.log"
@@ -340,7 +360,8 @@ def test_bodies_that_are_not_sent_on_hold_up_nobody_else(hospital: Hospital, pro
             assert hospital.call(proxy, peer=OTHER_PEER).status == 200
 
         def is_full() -> bool:
-            return proxy.call("GET", "/livez").status == 429
+            answer = proxy.call("GET", "/livez")
+            return answer.status == 429 and answer.headers["Retry-After"] == "1"
 
         wait_until(is_full, "an address may have any number of requests under way")
         for caller in slow:

@@ -283,8 +283,9 @@ def test_two_workers_answer() -> None:
 
 
 def test_topic_modes_reach_the_workers() -> None:
-    with running("--topic-mode", "*=shadow") as server:
-        assert post(server, request()).json() == {"cards": []}
+    for asked, environ in (("*=shadow", ""), ("extremeAlp=off", "lowAlpPersistent=shadow")):
+        with running("--topic-mode", asked, CDS_TOPIC_MODES=environ) as server:
+            assert post(server, request()).json() == {"cards": []}
 
 
 @requirement("DSC-03", "JSN-02")

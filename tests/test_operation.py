@@ -103,6 +103,11 @@ def test_a_worker_that_is_killed_under_load_comes_back_and_the_others_answer_on(
                 os.kill(victim, signal.SIGKILL)
                 wait_until(lambda: _living(server) == 2, "no worker is started anew")
             load.goes_on()
+        # The two of the start, and one for each that was killed.
+        wait_until(
+            lambda: count(scraped(server.url), "cds_workers_started_total") == 5,
+            "a worker that came back does not show",
+        )
     # What the killed workers had before them is lost; nobody else got anything but an answer.
     assert set(load.became) <= {"200", "reset", "broken off", "not taken up"}
 

@@ -184,6 +184,16 @@ def test_of_a_lack_of_data_every_topic_says_data_missing(client: FlaskClient) ->
     assert found["cards"] == []
 
 
+def test_what_was_odd_in_an_inferred_answer_is_said_once_beside_its_key(
+    client: FlaskClient,
+) -> None:
+    found = send(client, changed(add(RESULTS, {})), EXPLAIN).get_json()
+    odd = {"where": "results.entry[24]", "why": "no resource"}
+
+    said = {x["key"] for x in found["data"] if odd in x["skipped"]}
+    assert "alp" in said and "*" not in said
+
+
 @pytest.mark.parametrize("name", ["results", "our ALP", 'the "ALP"', "a\\b\n"])
 def test_the_explanation_prints_the_line_that_would_declare_the_site_s_key(
     client: FlaskClient, name: str
@@ -389,6 +399,22 @@ def test_other_people_s_results_are_unusable_and_no_card(
     assert found["lowAlpPersistent"] == found["raisedAlpSourceUnknown"] == "data-unusable"
 
 
+@requirement("REQ-13")
+@pytest.mark.parametrize(("patient_id", "cards"), [("p1", FIRES), ("p2", ())])
+def test_a_url_in_a_bundle_means_the_patient_who_stands_there(
+    client: FlaskClient, patient_id: str, cards: tuple[str, ...]
+) -> None:
+    url = "urn:uuid:6f2c1f0e-0d5a-4a55-9d0e-3c1b6f3f8a11"
+    results = bundle(
+        [{**x["resource"], "subject": {"reference": url}} for x in ALP_BUNDLE["entry"]]
+    )
+    results["entry"].append(
+        {"fullUrl": url, "resource": {"resourceType": "Patient", "id": patient_id}}
+    )
+
+    assert cards_of(send(client, declared(results)).get_json()) == cards
+
+
 @requirement("PFD-06", "PFD-16")
 @pytest.mark.parametrize(
     ("one", "other", "expected"),
@@ -431,6 +457,7 @@ def test_a_failure_under_a_site_s_own_name_is_said(client: FlaskClient) -> None:
         ("alp", {**ALP_BUNDLE, "link": [{"relation": "next", "url": "?page=2"}]}, "one page"),
         ("alp", "x", "the value is not what the key asks for"),
         ("patient", {"resourceType": "Patient", "id": "p2"}, "does not hold the patient"),
+        ("patient", ALP_BUNDLE["entry"][0]["resource"], "does not hold the patient"),
     ],
 )
 def test_a_412_says_why_each_key_could_not_be_had(
@@ -841,6 +868,25 @@ def test_what_was_sent_of_a_failing_server_s_patient_is_not_lost(
     found = sources(impatient, body)["conditions"]
 
     assert (found["state"], found["used"]) == ("incomplete", 3)
+
+
+@requirement("PFD-09")
+def test_a_second_page_that_holds_a_failure_leaves_the_first(
+    fetching: FlaskClient, fhir: FhirServer, whole: Whole
+) -> None:
+    first = whole(WARNED)["prefetch"]["conditions"]
+    next_page = {"relation": "next", "url": f"{fhir.base}/Condition?_offset=3"}
+    pages = {
+        True: {**first, "link": [next_page]},
+        False: {"resourceType": "Bundle", "entry": [{"resource": OUTCOME}]},
+    }
+    fhir.faults["Condition"] = lambda to, _: to.give(
+        json.dumps(pages["_offset=" not in to.path]).encode()
+    )
+    found = sources(fetching, lacking(whole, fhir, "conditions"))["conditions"]
+
+    assert fhir.types == ["Condition", "Condition"]
+    assert (found["state"], found["used"]) == ("incomplete", len(first["entry"]))
 
 
 @requirement("PFD-16", "ERR-08")

@@ -123,6 +123,8 @@ def test_a_number_times_a_plain_number_keeps_its_unit_and_its_bound() -> None:
         (amount("60"), amount("40"), amount("1.5", unit="1")),
         (amount("60", ">"), amount("40"), amount("1.5", ">", "1")),
         (amount("60", "<="), amount("40"), amount("1.5", "<=", "1")),
+        (amount("60"), amount("0.5"), amount("120", unit="1")),
+        (amount("60"), amount("1"), amount("60", unit="1")),
         (amount("60"), amount("0"), None),
         (amount("60"), amount("-1"), None),
     ],

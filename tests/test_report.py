@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -280,5 +281,12 @@ def test_a_store_that_is_none_or_has_no_tables_is_refused(databases: Databases) 
     refused = CliRunner().invoke(group, ["report", "--store", "mysql://db/x"])
     assert refused.exit_code == 2 and "sqlite: or postgresql:" in refused.output
     for command in (["report"], ["purge", "--older-than", "1d"]):
-        refused = CliRunner().invoke(group, [*command, "--store", databases.empty()])
+        url = databases.empty()
+        if databases.kind == "sqlite":
+            file = Path(url.removeprefix("sqlite:///"))
+            refused = CliRunner().invoke(group, [*command, "--store", url])
+            assert refused.exit_code == 2 and "no such file" in refused.output
+            assert not file.exists()  # a name that was misspelt is no new store
+            file.touch()
+        refused = CliRunner().invoke(group, [*command, "--store", url])
         assert "cds-service migrate" in str(refused.exception)

@@ -21,7 +21,7 @@ class Reading(Judged):
     in_pregnancy: bool
     low_limit_replaced: bool
 
-    def is_below(self, patient: PatientFacts, share: Quantity) -> bool:
+    def is_below(self, share: Quantity) -> bool:
         """Whether it is proven to be below a share of its lower limit."""
         return self.low is not None and self.value.below(self.low.times(share)) is True
 
@@ -328,7 +328,7 @@ def is_low(patient: PatientFacts, reading: Reading) -> bool:
         return value.below(limit.pregnancy_low) is True
     if not reading.adult:
         if reading.low_limit_replaced:
-            return reading.is_below(patient, limit.child_low_share)
+            return reading.is_below(limit.child_low_share)
         return reading.is_low
     if not reading.absolute:
         return reading.is_low
@@ -340,12 +340,12 @@ def is_very_low(patient: PatientFacts, reading: Reading) -> bool:
     """Whether a reading is so low that little but hypophosphatasia explains it."""
     if reading.adult and reading.absolute:
         return reading.value.below(patient.limit.very_low) is True
-    return reading.is_below(patient, patient.limit.very_low_share)
+    return reading.is_below(patient.limit.very_low_share)
 
 
 def is_low_for_a_child(patient: PatientFacts, reading: Reading) -> bool:
     """Whether a child's reading is clearly, not marginally, below its limit."""
-    return not reading.adult and reading.is_below(patient, patient.limit.child_low_share)
+    return not reading.adult and reading.is_below(patient.limit.child_low_share)
 
 
 def may_be_normal(patient: PatientFacts, reading: Reading) -> bool:

@@ -43,7 +43,7 @@ def very_low_for_an_infant(patient: PatientFacts) -> Answer | bool:
     if latest is None:
         return patient.unusable() if d.nothing_usable(patient) else False
     patient.use(latest)
-    return latest.is_below(patient, patient.limit.infant_alp_share)
+    return latest.is_below(patient.limit.infant_alp_share)
 
 
 @question
