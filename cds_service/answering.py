@@ -107,8 +107,6 @@ class Answering:
     def _facts(self, call: Call, family: Family, record: CallRecord) -> PatientFacts:
         names, seconds = self.content.site.prefetch, min(self.fetch_seconds, record.left())
         fetcher = None if self.fetcher is None else RecordedFetcher(self.fetcher, record)
-        today = self.today()
-        record.as_of = as_text(today)
         try:
             with record.phase("decode"):
                 chart = settle(call, family.keys, names, fetcher, seconds, record.caller)
@@ -120,6 +118,8 @@ class Answering:
             )
             raise
         record.keys = tuple(keys_of(chart))
+        today = self.today()
+        record.as_of = as_text(today)
         with record.phase("facts"):
             return PatientFacts(chart, family.knowledge, today)
 

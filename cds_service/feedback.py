@@ -28,7 +28,8 @@ MOST_SUGGESTIONS = 100
 LONGEST_COMMENT = 4000
 LONGEST_ID = 128  # of a card, a suggestion or a reason: they are in indexes
 LONGEST_SYSTEM = 1000
-SECONDS_FOR_OTHERS = 0.3  # another worker has written its cards by then
+SECONDS_FOR_OTHERS = 1.0  # another worker has written its cards by then, on a busy machine too
+SECONDS_BETWEEN_LOOKS = 0.1
 OUTCOMES = ("accepted", "overridden")
 
 
@@ -240,8 +241,9 @@ class Feedback:
             return {}
         self.issued.flush()
         found = self._find(wanted, caller)
-        if wanted - set(found):
-            time.sleep(SECONDS_FOR_OTHERS)
+        ends = time.monotonic() + SECONDS_FOR_OTHERS
+        while wanted - set(found) and time.monotonic() < ends:
+            time.sleep(SECONDS_BETWEEN_LOOKS)
             found |= self._find(wanted - set(found), caller)
         return found
 
