@@ -26,6 +26,9 @@ def test_what_the_document_describes_is_what_the_server_does(tmp_path: Path) -> 
         asked = ["run", f"{server.url}/openapi.json", "--phases", "coverage,fuzzing", "-n", "5"]
         asked += ["--generation-deterministic", "--exclude-checks", NOT_CHECKED]
         asked += ["--include-path-regex", PATHS, "--warnings", "off", "--no-color"]
+        # However slow the machine is.
+        asked += ["--suppress-health-check", "all", "--request-timeout", "120"]
+        asked += ["--request-retries", "2"]
         found = subprocess.run(
             [str(tool), *asked], capture_output=True, text=True, timeout=400, cwd=tmp_path
         )
