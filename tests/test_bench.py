@@ -46,7 +46,8 @@ def client_on(today: date, *servers: str) -> FlaskClient:
     def now() -> datetime:
         return datetime(today.year, today.month, today.day, 12, tzinfo=UTC)
 
-    return create_app(Settings(open=True, fhir_servers=servers), now=now).test_client()
+    settings = Settings(open=True, fhir_servers=servers, fetch_seconds=20)
+    return create_app(settings, now=now).test_client()
 
 
 def topics_of(answer: TestResponse) -> list[str]:
