@@ -71,6 +71,7 @@ class Answering:
             cards = self._writer(record.call).write(found)
         fired = zip(found.fired, cards.cards, strict=True)
         record.cards = tuple(CardGiven(card.uuid, x.topic, x.indicator) for x, card in fired)
+        found.facts.trace.close()
         if self.issued is not None:
             content, at = self.content.hash, self.now()
             self.issued.note(

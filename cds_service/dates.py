@@ -76,6 +76,7 @@ def as_text(day: int) -> str:
     return date.fromordinal(day).isoformat()
 
 
+@lru_cache(maxsize=4096)  # a chart asks for the same days again and again
 def completed_years(born: int, on: int) -> int:
     """Completed years of age on a day, both as ordinals; negative before birth."""
     birth, day = date.fromordinal(born), date.fromordinal(on)

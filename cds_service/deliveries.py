@@ -9,7 +9,15 @@ from typing import Literal
 import msgspec
 from msgspec import Raw, Struct
 
-from cds_service.resources import Note, Resource, Unread, loads_leniently, mended, read_resource
+from cds_service.resources import (
+    AnyRead,
+    Note,
+    Resource,
+    Unread,
+    loads_leniently,
+    mended,
+    read_resource,
+)
 
 NO_RESOURCE = Raw(b"")
 
@@ -39,6 +47,20 @@ class _Value(Struct, rename="camel"):
     link: list[_Link] = []
 
 
+class _PlainEntry(Struct, rename="camel", gc=False):
+    resource: AnyRead
+    full_url: str = ""
+    search: _Search | None = None
+
+
+class _PlainBundle(Struct, rename="camel"):
+    """A Bundle of nothing but resources that we read, as nearly every one is."""
+
+    resource_type: Literal["Bundle"]
+    entry: list[_PlainEntry] = []
+    link: list[_Link] = []
+
+
 class _Issue(Struct):
     severity: str | None = None
 
@@ -48,6 +70,7 @@ class _Outcome(Struct):
 
 
 _value = msgspec.json.Decoder(_Value)
+_plain_bundle = msgspec.json.Decoder(_PlainBundle)
 _outcome = msgspec.json.Decoder(_Outcome)
 _ERRORS = frozenset({"error", "fatal"})
 
@@ -71,6 +94,22 @@ def deliver(raw: Raw | bytes, where: str) -> Delivery:
     """Everything a value holds, Bundles in Bundles included; entries that are no data are noted."""
     if bytes(raw) == b"null":
         return Delivery("nothing")
+    try:
+        plain = _plain_bundle.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return _take_apart(raw, where)
+    if any(x.search is not None and x.search.mode == "outcome" for x in plain.entry):
+        return _take_apart(raw, where)
+    return Delivery(
+        "bundle",
+        resources=[(x.full_url, x.resource) for x in plain.entry],
+        more=_has_next(plain.link),
+        entries=len(plain.entry),
+    )
+
+
+def _take_apart(raw: Raw | bytes, where: str) -> Delivery:
+    """A value read entry by entry, so that an odd one costs no other."""
     try:
         value = _value.decode(raw)
     except (msgspec.ValidationError, UnicodeDecodeError):
@@ -115,7 +154,7 @@ def _unpack(raw: Raw | bytes, value: _Value, where: str) -> Delivery:
             delivery.kind = "other"
         return delivery
     delivery = Delivery("bundle")
-    delivery.more = any(x.relation == "next" for x in value.link)
+    delivery.more = _has_next(value.link)
     for n, entry in enumerate(value.entry):
         if not bytes(entry.resource):
             delivery.entries += 1
@@ -125,6 +164,10 @@ def _unpack(raw: Raw | bytes, value: _Value, where: str) -> Delivery:
         else:
             _take(entry.resource, entry.full_url or "", f"{where}.entry[{n}]", delivery)
     return delivery
+
+
+def _has_next(links: list[_Link]) -> bool:
+    return any(x.relation == "next" for x in links)
 
 
 def _take(raw: Raw | bytes, full_url: str, where: str, delivery: Delivery) -> None:

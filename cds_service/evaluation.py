@@ -82,7 +82,7 @@ def _asked(
         if topic.card.hooks and service.hook not in topic.card.hooks:
             verdicts.append(_at_another_hook(topic, facts))
             continue
-        verdict = _ask(topic, facts, holding.unchecked(topic))
+        verdict = _ask(topic, facts, holding)
         if verdict.advice is not None:
             alive = _plan_orders(topic, verdict, verdict.advice, facts)
             _settle_indicator(topic, verdict, facts, service.hook)
@@ -137,7 +137,7 @@ def _at_another_hook(topic: Topic, facts: PatientFacts) -> Verdict:
     return Verdict(topic.code, "not-applicable", record)
 
 
-def _ask(topic: Topic, facts: PatientFacts, unchecked: list[str]) -> Verdict:
+def _ask(topic: Topic, facts: PatientFacts, holding: "_Holds") -> Verdict:
     """What the rule says by itself."""
     record = facts.trace.begin(topic.code)
     missing = tuple(
@@ -157,7 +157,7 @@ def _ask(topic: Topic, facts: PatientFacts, unchecked: list[str]) -> Verdict:
     if advice is None:
         return Verdict(topic.code, _silence(record), record)  # type: ignore[arg-type]
     verdict = Verdict(topic.code, "fired", record, advice=advice)
-    verdict.unchecked = unique((*record.unchecked, *unchecked))
+    verdict.unchecked = unique((*record.unchecked, *holding.unchecked(topic)))
     return verdict
 
 

@@ -57,7 +57,7 @@ class Undecided(Exception):
 
 class Record:
     """One question: its name and text, its answer, the entries used and rejected, and the questions
-    behind it.
+    behind it; `undecided` is what it raised in place of an answer.
     """
 
     __slots__ = (
@@ -69,6 +69,7 @@ class Record:
         "remarks",
         "text",
         "unchecked",
+        "undecided",
         "used",
     )
 
@@ -77,70 +78,85 @@ class Record:
         self.text = text
         self.gate = gate
         self.answer: Any = None
+        self.undecided: tuple[tuple[str, ...], bool] | None = None
         self.used: list[Sequence[Any]] = []
         self.rejected: list[Sequence[Rejected]] = []
         self.because: list[Record] = []
         self.unchecked: list[str] = []
         self.remarks: list[tuple[str, dict[str, str]]] = []
 
+    def raise_undecided(self) -> None:
+        """Raises Undecided when that is what became of the question."""
+        if self.undecided is not None:
+            missing, unusable = self.undecided
+            raise Undecided(missing, unusable)
+
 
 class Trace:
-    """The questions asked in one call, each evaluated once however many topics ask it."""
+    """The questions asked in one call, each evaluated once however many topics ask it; `frame` is
+    the record being written.
+    """
 
-    __slots__ = ("_known", "_stack")
+    __slots__ = ("_known", "frame")
 
     def __init__(self) -> None:
-        self._known: dict[Hashable, tuple[Record, Any, Undecided | None]] = {}
-        self._stack: list[Record] = [Record("", "")]
-
-    @property
-    def frame(self) -> Record:
-        """The record being written."""
-        return self._stack[-1]
+        self._known: dict[Hashable, Record] = {}
+        self.frame = Record("", "")
 
     def begin(self, name: str) -> Record:
         """A fresh outermost record: what is asked from now on belongs to it."""
-        self._stack = [Record(name, "")]
-        return self._stack[0]
+        self.frame = Record(name, "")
+        return self.frame
 
     def resume(self, record: Record) -> None:
         """Goes on writing an outermost record."""
-        self._stack = [record]
+        self.frame = record
 
-    def ask(self, key: Hashable, name: str, text: str, gate: bool, ask: Callable[[], Any]) -> Any:
-        """The outcome of `ask`, evaluated once; the record joins the one being written. Raises its
-        Undecided again.
+    def known(self, key: Hashable) -> Record | None:
+        """The record of what was asked before, which joins the one being written; None when it was
+        not asked yet.
         """
-        known = self._known.get(key)
-        if known is None:
-            known = self._known[key] = self._evaluate(Record(name, text, gate), ask)
-        record, outcome, undecided = known
-        frame = self._stack[-1]
+        record = self._known.get(key)
+        if record is not None:
+            self._join(record)
+        return record
+
+    def ask(
+        self, key: Hashable, name: str, text: str, gate: bool, ask: Callable[[], Any]
+    ) -> Record:
+        """The record of what is asked for the first time, which joins the one being written."""
+        record, outer = Record(name, text, gate), self.frame
+        self.frame = record
+        try:
+            record.answer = ask()
+        except Undecided as undecided:
+            # Without its traceback, which would keep all that the call was made of.
+            record.undecided = undecided.missing, undecided.unusable
+            record.answer = Answer(self, None, undecided.missing, undecided.unusable)
+        finally:
+            self.frame = outer
+        self._known[key] = record
+        self._join(record)
+        return record
+
+    def _join(self, record: Record) -> None:
+        frame = self.frame
         frame.because.append(record)
         if record.unchecked:
             frame.unchecked += record.unchecked
         if record.remarks:
             frame.remarks += record.remarks
-        if undecided is not None:
-            raise undecided
-        return outcome
+
+    def close(self) -> None:
+        """Forgets what was asked, once nothing more will be: answers and trace lead to one another,
+        and Python would free such a ring only when it next looks for them.
+        """
+        self._known.clear()
+        self.frame = Record("", "")
 
     def outcomes(self) -> Iterable[Any]:
         """What every question and finding came to."""
-        return (outcome for _, outcome, _ in self._known.values())
-
-    def _evaluate(
-        self, record: Record, ask: Callable[[], Any]
-    ) -> tuple[Record, Any, Undecided | None]:
-        self._stack.append(record)
-        try:
-            record.answer = outcome = ask()
-        except Undecided as undecided:
-            record.answer = Answer(self, None, undecided.missing, undecided.unusable)
-            return record, record.answer, undecided
-        finally:
-            self._stack.pop()
-        return record, outcome, None
+        return (record.answer for record in self._known.values())
 
     def answer(
         self, value: bool | None, missing: tuple[str, ...] = (), unusable: bool = False
@@ -194,17 +210,17 @@ def _question(
 
     @wraps(ask)
     def asked(patient: Who, /, *args: P.args, **kwargs: P.kwargs) -> Answer:
-        trace = patient.trace
+        trace, key = patient.trace, (ask, args)
+        record = trace.known(key)
+        if record is None:
 
-        def evaluate() -> Answer:
-            outcome = ask(patient, *args, **kwargs)
-            return outcome if isinstance(outcome, Answer) else trace.answer(bool(outcome))
+            def evaluate() -> Answer:
+                outcome = ask(patient, *args, **kwargs)
+                return outcome if isinstance(outcome, Answer) else Answer(trace, bool(outcome))
 
-        try:
             said = text.format(*args) if names_its_limit else text
-            answer: Answer = trace.ask((ask, args), name, said, gate, evaluate)
-        except Undecided as undecided:
-            return trace.answer(None, undecided.missing, undecided.unusable)
+            record = trace.ask(key, name, said, gate, evaluate)
+        answer: Answer = record.answer
         return answer
 
     return asked
@@ -221,9 +237,12 @@ def finding(
 
     @wraps(find)
     def found(patient: Who, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        outcome: R = patient.trace.ask(
-            (find, args), name, text, False, lambda: find(patient, *args, **kwargs)
-        )
+        trace, key = patient.trace, (find, args)
+        record = trace.known(key)
+        if record is None:
+            record = trace.ask(key, name, text, False, lambda: find(patient, *args, **kwargs))
+        record.raise_undecided()
+        outcome: R = record.answer
         return outcome
 
     return found

@@ -70,12 +70,10 @@ class Limits:
 
     def __init__(self, values: Mapping[str, Quantity]) -> None:
         self.values = MappingProxyType(dict(values))
+        vars(self).update(values)
 
     def __getattr__(self, name: str) -> Quantity:
-        try:
-            return self.values[name]
-        except KeyError:
-            raise AttributeError(f"no limit is named {name}") from None
+        raise AttributeError(f"no limit is named {name}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +134,7 @@ class PatientFacts:
         self._lacking: dict[str, list[PrefetchKey]] = {}
         self._measured: dict[str, tuple[list[Measured], list[Rejected]]] = {}
         self._judged: dict[str, list[Judged]] = {}
+        self._fallback: dict[tuple[str, int], tuple[Quantity | None, Quantity | None]] = {}
         patient = chart.patient
         gender = patient.gender if patient is not None else None
         self.sex = gender if gender in ("female", "male") else None
@@ -201,7 +200,10 @@ class PatientFacts:
         *args: object,
         gate: bool = False,
     ) -> Answer:
-        answer: Answer = self.trace.ask(key, name, text, gate, lambda: ask(*args))
+        trace = self.trace
+        record = trace.known(key) or trace.ask(key, name, text, gate, lambda: ask(*args))
+        record.raise_undecided()
+        answer: Answer = record.answer
         return answer
 
     def settled(self, found: object, *kinds: str) -> Answer:
@@ -221,6 +223,8 @@ class PatientFacts:
         lacking = self._lacking.get(kind)
         if lacking is None:
             lacking = self._lacking[kind] = self._unanswered(kind)
+        if not lacking:
+            return ()
         self.trace.frame.unchecked += [x.name for x in lacking if x.supplements]
         return tuple(x.name for x in lacking if not x.supplements)
 
@@ -374,7 +378,7 @@ class PatientFacts:
     def _judge(self, measure: str, number: Measured) -> Judged:
         low, high, limit_from = number.low, number.high, "report"
         if (low is None or high is None) and number.has_unit:
-            other = self.fallback(measure, number.moment.first) or (None, None)
+            other = self.fallback(measure, number.moment.first)
             if low is None and high is None:
                 limit_from = "fallback"
             elif (low is None and other[0]) or (high is None and other[1]):
@@ -387,26 +391,30 @@ class PatientFacts:
         days, today = window.days, self.today
         return next((x for x in self.judged(measure) if x.moment.surely_within(days, today)), None)
 
-    def fallback(self, measure: str, day: int) -> tuple[Quantity | None, Quantity | None] | None:
+    def fallback(self, measure: str, day: int) -> tuple[Quantity | None, Quantity | None]:
         """The fallback limits for the patient's age on a day and sex; the widest where either is
         open.
 
-        None when there are none, or when they depend on an age that the chart does not give.
+        None for each that there is none of, or that depends on an age that the chart does not give.
         """
+        known = self._fallback.get((measure, day))
+        if known is None:
+            known = self._fallback[measure, day] = self._fallback_on(measure, day)
+        return known
+
+    def _fallback_on(self, measure: str, day: int) -> tuple[Quantity | None, Quantity | None]:
         rows = self._knowledge.intervals.get(measure, ())
         if self.born is not None:
-            born = self.born
+            oldest, youngest = _age(self.born.first, day), _age(self.born.last, day)
             rows = tuple(
                 x
                 for x in rows
-                if _has_reached(x.from_age, born.first, day)
-                and not _has_reached(x.to_age, born.last, day)
+                if oldest[x.from_age.unit] >= x.from_age.value
+                and youngest[x.to_age.unit] < x.to_age.value
             )
         elif len({(x.from_age, x.to_age) for x in rows}) > 1:
-            return None
+            return None, None
         rows = tuple(x for x in rows if x.sex is None or self.sex is None or x.sex == self.sex)
-        if not rows:
-            return None
         lows = [x.low for x in rows if x.low is not None]
         highs = [x.high for x in rows if x.high is not None]
         return (
@@ -583,11 +591,9 @@ class PatientFacts:
         return self._knowledge.orders[order].orderable
 
 
-def _has_reached(age: Quantity, born: int, day: int) -> bool:
-    """Whether somebody born on a day has an age, in days or completed years, on another."""
-    if age.unit == "a":
-        return completed_years(born, day) >= age.years
-    return day - born >= age.days
+def _age(born: int, day: int) -> dict[str, int]:
+    """The age on a day of somebody born on another, in each unit of an age."""
+    return {"a": completed_years(born, day), "d": day - born}
 
 
 def _newest_first(entry: Entry | Measured) -> tuple[int, int, str]:

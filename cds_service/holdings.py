@@ -2,8 +2,9 @@
 asked for.
 """
 
-from collections.abc import Callable, Iterable
-from typing import Any, TypeVar, cast
+from collections.abc import Iterable
+from functools import cached_property
+from typing import TypeVar
 
 from cds_service.entries import (
     SIMPLY_ABSENT,
@@ -48,35 +49,49 @@ class Holdings:
         self._chart = chart
         self._terms = terms
         self._today = today
-        self._by_set: dict[type[Entry], dict[str, list[Any]]] = {}
-
-    def _sorted(self, kind: type[E], entries: Callable[[], Iterable[E]]) -> dict[str, list[E]]:
-        """The entries of a kind by set; all of them under "*", those in no set under ""."""
-        known = self._by_set.get(kind)
-        if known is None:
-            known = self._by_set[kind] = {}
-            for entry in entries():
-                for name in ("*", *(entry.sets or ("",))):
-                    known.setdefault(name, []).append(entry)
-        return cast("dict[str, list[E]]", known)
+        self._made: dict[int, Result] = {}
+        self._results: dict[str, list[Result]] = {}
 
     def problems(self, name: str) -> list[Problem]:
         """The Conditions of a set that are neither refuted nor entered in error."""
-        return self._sorted(Problem, self._problems).get(name, [])
+        return self._problems.get(name, [])
 
-    def _problems(self) -> Iterable[Problem]:
+    @cached_property
+    def _problems(self) -> dict[str, list[Problem]]:
+        return _by_set(self._each_problem())
+
+    def _each_problem(self) -> Iterable[Problem]:
         for resource in self._chart.of(Condition):
             if Problem.counts(resource):
                 yield Problem(resource, self._terms.of_concept(resource.code), self._today)
 
     def results(self, name: str) -> list[Result]:
-        """The Observations coded in a set whose status lets them exist at all."""
-        return self._sorted(Result, self._results).get(name, [])
+        """The Observations coded in a set whose status lets them exist at all; those in none
+        under "".
+        """
+        known = self._results.get(name)
+        if known is None:
+            coded = self._observations.get(name, ())
+            known = self._results[name] = [self._result(x, sets) for x, sets in coded]
+        return known
 
-    def _results(self) -> Iterable[Result]:
+    @cached_property
+    def _observations(self) -> dict[str, list[tuple[Observation, frozenset[str]]]]:
+        """The Observations by set: most of a chart's are in none that anybody asks for."""
+        by_set: dict[str, list[tuple[Observation, frozenset[str]]]] = {}
         for resource in self._chart.of(Observation):
             if resource.status not in SIMPLY_ABSENT:
-                yield Result(resource, self._terms.of_code(resource.code), self._today)
+                sets = self._terms.of_code(resource.code)
+                for name in sets or ("",):
+                    by_set.setdefault(name, []).append((resource, sets))
+        return by_set
+
+    def _result(self, resource: Observation, sets: frozenset[str]) -> Result:
+        """The result of a resource, one however many sets it is in."""
+        known = self._made.get(id(resource))
+        if known is None:
+            known = self._made[id(resource)] = Result(resource, sets, self._today)
+        return known
 
     def absent_results(self, name: str) -> list[Result]:
         """The Observations of a set whose status says that there is no result."""
@@ -107,9 +122,13 @@ class Holdings:
 
     def drugs(self, name: str) -> list[Drug]:
         """The records of drugs of a set that were meant or given."""
-        return self._sorted(Drug, self._drugs).get(name, [])
+        return self._drugs.get(name, [])
 
-    def _drugs(self) -> Iterable[Drug]:
+    @cached_property
+    def _drugs(self) -> dict[str, list[Drug]]:
+        return _by_set(self._each_drug())
+
+    def _each_drug(self) -> Iterable[Drug]:
         recorded: list[MedicationRequest | MedicationAdministration | MedicationStatement] = [
             *self._chart.of(MedicationRequest),
             *self._chart.of(MedicationAdministration),
@@ -121,9 +140,13 @@ class Holdings:
 
     def drafts(self, name: str) -> list[Draft]:
         """The draft prescriptions of a set that the call is about."""
-        return self._sorted(Draft, self._drafts).get(name, [])
+        return self._drafts.get(name, [])
 
-    def _drafts(self) -> Iterable[Draft]:
+    @cached_property
+    def _drafts(self) -> dict[str, list[Draft]]:
+        return _by_set(self._each_draft())
+
+    def _each_draft(self) -> Iterable[Draft]:
         for resource in self._chart.drafts:
             if isinstance(resource, MedicationRequest) and Draft.counts(resource):
                 medicine, reasons = self._medicine(resource), self._reasons(resource)
@@ -177,18 +200,26 @@ class Holdings:
 
     def acts(self, name: str) -> list[Act]:
         """The completed procedures of a set."""
-        return self._sorted(Act, self._acts).get(name, [])
+        return self._acts.get(name, [])
 
-    def _acts(self) -> Iterable[Act]:
+    @cached_property
+    def _acts(self) -> dict[str, list[Act]]:
+        return _by_set(self._each_act())
+
+    def _each_act(self) -> Iterable[Act]:
         for resource in self._chart.of(Procedure):
             if resource.status == "completed":
                 yield Act(resource, self._terms.of_concept(resource.code), self._today)
 
     def encounters(self) -> list[Stay]:
         """The encounters that took place or are taking place."""
-        return self._sorted(Stay, self._stays).get("*", [])
+        return self._stays.get("*", [])
 
-    def _stays(self) -> Iterable[Stay]:
+    @cached_property
+    def _stays(self) -> dict[str, list[Stay]]:
+        return _by_set(self._each_stay())
+
+    def _each_stay(self) -> Iterable[Stay]:
         for resource in self._chart.of(Encounter):
             if resource.status not in NOT_HELD:
                 sets = frozenset(x for one in resource.type for x in self._terms.of_concept(one))
@@ -196,19 +227,36 @@ class Holdings:
 
     def reports(self, name: str) -> list[Report]:
         """The final reports of a set; "*" is all of them."""
-        return [x for x in self._sorted(Report, self._reports).get(name, []) if x.final]
+        return [x for x in self._reports.get(name, []) if x.final]
 
-    def _reports(self) -> Iterable[Report]:
+    @cached_property
+    def _reports(self) -> dict[str, list[Report]]:
+        return _by_set(self._each_report())
+
+    def _each_report(self) -> Iterable[Report]:
         for resource in self._chart.of(DiagnosticReport):
             yield Report(resource, self._terms.of_concept(resource.code), self._today)
 
     def requests(self, name: str) -> list[Request]:
         """The open service requests of a set."""
-        return [x for x in self._sorted(Request, self._requests).get(name, []) if x.open]
+        return [x for x in self._requests.get(name, []) if x.open]
 
-    def _requests(self) -> Iterable[Request]:
+    @cached_property
+    def _requests(self) -> dict[str, list[Request]]:
+        return _by_set(self._each_request())
+
+    def _each_request(self) -> Iterable[Request]:
         for resource in (*self._chart.of(ServiceRequest), *self._beside(ServiceRequest)):
             yield Request(resource, self._terms.of_concept(resource.code), self._today)
+
+
+def _by_set(entries: Iterable[E]) -> dict[str, list[E]]:
+    """The entries by set; all of them under "*"."""
+    by_set: dict[str, list[E]] = {}
+    for entry in entries:
+        for name in ("*", *entry.sets):
+            by_set.setdefault(name, []).append(entry)
+    return by_set
 
 
 def _target(reference: Reference) -> str:

@@ -203,6 +203,7 @@ class _Pairs(dict[str, Any]):
             self.repeated = next(name for name in names if names.count(name) > 1)
 
 
+_in_pairs = json.JSONDecoder(object_pairs_hook=_Pairs, parse_int=lambda digits: 0)
 _READ = ("hook", "hookInstance", "fhirServer", "context", "fhirAuthorization")
 
 
@@ -215,7 +216,7 @@ def _refuse_double_meanings(body: bytes, prefetch: dict[str, Raw] | None) -> Non
     for value in sorted(map(bytes, (prefetch or {}).values()), key=len, reverse=True):
         body = _without(body, value)
     try:
-        envelope = json.loads(body, object_pairs_hook=_Pairs, parse_int=lambda digits: 0)
+        envelope = _in_pairs.decode(body.decode(errors="replace"))
     except RecursionError:
         raise NotJson("The body is nested too deeply.") from None
     except json.JSONDecodeError:

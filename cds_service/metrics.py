@@ -7,6 +7,7 @@ import os
 import socket
 from collections.abc import Container, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from socketserver import ThreadingMixIn
 from tempfile import TemporaryDirectory
@@ -43,7 +44,7 @@ class Metrics:
     def _counter(self, name: str, says: str, *labels: str) -> Any:
         from prometheus_client import Counter
 
-        return Counter(name, says, labels, registry=self.registry)
+        return _quick(Counter(name, says, labels, registry=self.registry))
 
     def _gauge(self, name: str, says: str, *labels: str) -> Any:
         from prometheus_client import Gauge
@@ -53,7 +54,7 @@ class Metrics:
     def _histogram(self, name: str, says: str, *labels: str) -> Any:
         from prometheus_client import Histogram
 
-        return Histogram(name, says, labels, registry=self.registry, buckets=SECONDS)
+        return _quick(Histogram(name, says, labels, registry=self.registry, buckets=SECONDS))
 
     def _add_calls(self) -> None:
         counter, histogram = self._counter, self._histogram
@@ -174,6 +175,14 @@ class Metrics:
         from prometheus_client import generate_latest
 
         return generate_latest(_over_all_workers() if os.environ.get(FOLDER) else self.registry)
+
+
+def _quick(metric: Any) -> Any:
+    """The metric, which remembers the child of each combination of labels: there are no more of
+    them than the library keeps anyhow, and a call counts some thirty.
+    """
+    metric.labels = cache(metric.labels)
+    return metric
 
 
 def _over_all_workers() -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 
 from cds_service.clients import Caller
 from cds_service.content import Content, Family, Topic
@@ -112,6 +112,13 @@ class Asked:
     at: int
 
 
+_OF_THE_PATIENT = (
+    select(OVERRIDE)
+    .where(*(OVERRIDE.c[name] == bindparam(name) for name in ("issuer", "tenant", "patient")))
+    .order_by(OVERRIDE.c.began.desc())
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Overrides:
     """Reads what was set aside; `secret` makes the keys of patients and users. Without
@@ -177,13 +184,9 @@ class Overrides:
 
     def _silenced(self, asked: Asked) -> list[Silenced]:
         """The patient's overrides, the newest first; one that was repeated counts from then."""
-        wanted = select(OVERRIDE).where(
-            OVERRIDE.c.issuer == asked.issuer,
-            OVERRIDE.c.tenant == asked.tenant,
-            OVERRIDE.c.patient == asked.patient,
-        )
+        whose = {"issuer": asked.issuer, "tenant": asked.tenant, "patient": asked.patient}
         with self.store.reading() as connection:
-            rows = connection.execute(wanted.order_by(OVERRIDE.c.began.desc())).all()
+            rows = connection.execute(_OF_THE_PATIENT, whose).all()
         return [
             Silenced(x.topic, x.reason, x.asked_by, x.commented, x.began, _read(x.evidence))
             for x in rows

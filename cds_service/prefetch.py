@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Literal, Protocol, TypeVar, cast
 from urllib.parse import quote
 
@@ -23,6 +24,8 @@ from cds_service.fhir_client import Fetched
 from cds_service.hook_request import Call
 from cds_service.resources import (
     DRUG_TYPES,
+    READ_TYPES,
+    Clinical,
     Medication,
     Note,
     Observation,
@@ -63,12 +66,14 @@ class KeyIndex:
 
     def __init__(self, keys: Sequence[PrefetchKey]) -> None:
         self.keys = tuple(keys)
-        self._by_type: dict[str, frozenset[str]] = {}
+        self._by_type: dict[type[Resource], frozenset[str]] = {}
         self._by_code: dict[tuple[str, str], list[str]] = {}
         self._by_text: dict[str, list[str]] = {}
+        self._asking_for_coding = lru_cache(maxsize=8192)(self._by_coding)
         for key in keys:
             if key.codes is None:
-                self._by_type[key.type] = self._by_type.get(key.type, frozenset()) | {key.name}
+                kind = READ_TYPES[key.type]
+                self._by_type[kind] = self._by_type.get(kind, frozenset()) | {key.name}
             for code in key.codes or ():
                 self._by_code.setdefault(code, []).append(key.name)
             for text in key.texts:
@@ -76,18 +81,20 @@ class KeyIndex:
 
     def asking_for(self, resource: Resource) -> frozenset[str]:
         """The names of the keys whose query the resource answers."""
-        names = self._by_type.get(type(resource).__name__, frozenset())
+        names = self._by_type.get(type(resource), frozenset())
         if not isinstance(resource, Observation) or resource.code is None:
             return names
-        coded: list[str] = [*names]
         for coding in resource.code.coding:
             if coding.code:
-                system = same_system(coding.system)
-                coded += self._by_code.get((system, plain_code(system, coding.code)), ())
+                names |= self._asking_for_coding(coding.system, coding.code)
         if self._by_text:
             for text in map(local_text, spoken(resource.code)):
-                coded += self._by_text.get(text, ())
-        return frozenset(coded)
+                names |= frozenset(self._by_text.get(text, ()))
+        return names
+
+    def _by_coding(self, system: str | None, code: str) -> frozenset[str]:
+        where = same_system(system)
+        return frozenset(self._by_code.get((where, plain_code(where, code)), ()))
 
 
 @dataclass(slots=True)
@@ -462,22 +469,28 @@ class _Sorting:
     def _held(self, delivery: Delivery) -> "_Held":
         """What a delivery holds for each key, and of whom."""
         held = _Held()
+        of_each: dict[frozenset[str], int] = {}  # there are far fewer than resources
         for _, resource in delivery.resources:
             asked_by = self._index.asking_for(resource)
             if self._is_own(resource):
                 held.own = True
-                held.asked_for.update(asked_by)
-                self._unasked[type(resource).__name__] += not asked_by
+                of_each[asked_by] = of_each.get(asked_by, 0) + 1
+                if not asked_by:
+                    self._unasked[type(resource).__name__] += 1
             elif not isinstance(resource, Patient):
                 held.foreign = True
                 held.of_others.update(asked_by & self._required)
+        for asked_by, count in of_each.items():
+            held.asked_for.update(dict.fromkeys(asked_by, count))
         return held
 
     def _is_own(self, resource: Resource) -> bool:
         """Whether a resource is the patient's, or says of nobody whose it is."""
         if isinstance(resource, Patient):
             return resource.id in (None, self._patient_id)
-        subject = getattr(resource, "subject", None) or getattr(resource, "patient", None)
+        if not isinstance(resource, Clinical):
+            return True
+        subject = resource.subject or resource.patient
         reference = subject.reference if subject is not None else None
         if not reference or reference == self._subject or reference in self._own_urls:
             return True

@@ -149,7 +149,11 @@ class Units:
     def __init__(self, tables: Mapping[str, Mapping[str, Decimal]]) -> None:
         """`tables`: unit -> spelling -> factor to that unit, as in `units.toml`."""
         self._factors = {
-            unit: {self._plain(spelling): factor for spelling, factor in spellings.items()}
+            unit: {
+                name: factor
+                for spelling, factor in spellings.items()
+                for name in (spelling, self._plain(spelling))
+            }
             for unit, spellings in tables.items()
         }
 
@@ -173,6 +177,9 @@ class Units:
         """The factor from the first known spelling to `unit`; None when none of them is known."""
         table = self._factors[unit]
         for spelling in spellings:
-            if spelling and (found := table.get(self._plain(spelling))) is not None:
+            if not spelling:
+                continue
+            found = table.get(spelling) or table.get(self._plain(spelling))
+            if found is not None:
                 return found
         return None

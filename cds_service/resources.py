@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar, Union
+from typing import TYPE_CHECKING, Any, TypeVar, Union
 
 import msgspec
 from msgspec import Raw, Struct
@@ -267,7 +267,11 @@ class _Typed(Struct, rename="camel"):
     resource_type: Any = None
 
 
-_any_read_type = msgspec.json.Decoder(Union[tuple(READ_TYPES.values())])  # noqa: UP007  # made, not written
+if TYPE_CHECKING:
+    AnyRead = Resource
+else:
+    AnyRead = Union[tuple(READ_TYPES.values())]  # noqa: UP007  # made, not written
+_any_read_type = msgspec.json.Decoder(AnyRead)
 _resource_type = msgspec.json.Decoder(_Typed)
 T = TypeVar("T")
 

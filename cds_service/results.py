@@ -70,7 +70,7 @@ class Measured:
 class Result(Entry):
     """An Observation."""
 
-    __slots__ = ("_measured",)
+    __slots__ = ()
 
     def __init__(self, resource: Observation, sets: frozenset[str], today: int) -> None:
         moment = first_date(
@@ -81,7 +81,6 @@ class Result(Entry):
             resource.issued,
         )
         super().__init__(resource, sets, moment)
-        self._measured: dict[str, Measured | str] = {}
 
     @property
     def final(self) -> bool:
@@ -165,10 +164,7 @@ class Result(Entry):
 
     def measured(self, measure: "MeasureOf", sex: str | None) -> "Measured | str":
         """The result as a number of a measure, or the reason why it is none."""
-        known = self._measured.get(measure.name)
-        if known is None:
-            known = self._measured[measure.name] = _measure(self, measure, sex)
-        return known
+        return _measure(self, measure, sex)
 
     def evidence(self) -> dict[str, str]:
         """The result as the explanation lists it."""

@@ -109,6 +109,7 @@ class Store:
 
     def __init__(self, url: str) -> None:
         self._engine = _engine(url)
+        self._reader = self._engine.execution_options(only_reads=True)
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
@@ -125,7 +126,7 @@ class Store:
     def reading(self) -> Iterator[Connection]:
         """A connection to read with; raises StoreDown when there is none."""
         try:
-            with self._engine.execution_options(only_reads=True).connect() as connection:
+            with self._reader.connect() as connection:
                 yield connection
         except SQLAlchemyError as error:
             raise _down(error) from None
@@ -271,8 +272,12 @@ def _begin_sqlite(connection: Connection) -> None:
     """A writer takes its place in the queue at once; one that first read could only fail. Who only
     reads waits for nobody.
     """
-    reads = connection.get_execution_options().get("only_reads")
-    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+    if not connection.get_execution_options().get("only_reads"):
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        return
+    driver = connection.connection.driver_connection
+    assert driver is not None
+    driver.execute("BEGIN")  # does not touch the file yet, so there is nothing that can fail
 
 
 # What SQLite says of its file, as opposed to what it was asked.

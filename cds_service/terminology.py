@@ -50,6 +50,7 @@ TEXT_PATTERN = f"{CANONICAL}/StructureDefinition/text-pattern"
 LOOKS_LIKE = f"{CANONICAL}/StructureDefinition/looks-like"
 NOT_A_CUE = f"{CANONICAL}/StructureDefinition/not-a-negation"
 
+LONGEST_NAME = 200  # of a drug, a diagnosis or a test
 _SENTENCE_END = re.compile(r"[.;\n]| but ")
 _BLANKS = re.compile(r"[^\S\n]+")
 _INVISIBLE = re.compile("[\u200b-\u200f\u2060\ufeff\u00ad]")
@@ -252,13 +253,14 @@ class Terminology:
             for text in one.local_texts:
                 self._local.setdefault(text, set()).add(one.name)
         self._of_coding = lru_cache(maxsize=32768)(self._sets_of_coding)
+        self._of_name = lru_cache(maxsize=8192)(self._sets_of_text)
 
     def __contains__(self, name: object) -> bool:
         return name in self.sets
 
     def says(self, name: str, text: str) -> bool:
         """Whether a sentence of the text that is not negated matches a set's pattern."""
-        return any(True for _ in self.sentences_saying(name, text))
+        return bool(text) and any(True for _ in self.sentences_saying(name, text))
 
     def sentences_saying(self, name: str, text: str) -> Iterator[str]:
         """The sentences of the text, in lower case, that match a set's pattern and are not
@@ -308,16 +310,20 @@ class Terminology:
             if coding.code:
                 plus, minus = self._of_coding(coding.system, coding.code)
                 included, excluded = included | plus, excluded | minus
-        texts = spoken(concept)
-        return (included | self._of_texts(texts, included | excluded)) - excluded
+        for text in spoken(concept):
+            # What is long is a note, not a name, and would not come again.
+            read = self._of_name if len(text) <= LONGEST_NAME else self._sets_of_text
+            included |= read(text)
+        return included - excluded
 
-    def _of_texts(self, texts: Iterable[str], decided: frozenset[str]) -> frozenset[str]:
-        found: set[str] = set()
-        for text in texts:
-            for sentence in self._negation.sentences(text):
-                if self._any_text.search(sentence):
-                    found.update(self._said_in(sentence))
-        return frozenset(found - decided)
+    def _sets_of_text(self, text: str) -> frozenset[str]:
+        """The sets said in a text."""
+        return frozenset(
+            name
+            for sentence in self._negation.sentences(text)
+            if self._any_text.search(sentence)
+            for name in self._said_in(sentence)
+        )
 
     def _said_in(self, sentence: str) -> Iterator[str]:
         """The sets said in a sentence: groups first, since most sets are in none."""

@@ -77,8 +77,9 @@ def _limits(
     """Lower and upper limit, their source, and whether a child's range was dropped for its low
     limit alone.
     """
-    table = patient.fallback("alp", number.moment.first) if number.has_unit else None
-    table_low, table_high = table or (None, None)
+    table_low, table_high = (
+        patient.fallback("alp", number.moment.first) if number.has_unit else (None, None)
+    )
     low, high = number.low, number.high
     if low is None and high is None:
         return table_low, table_high, "fallback", False
@@ -208,6 +209,8 @@ def looks_like_edta(patient: PatientFacts, result: Result) -> bool:
     """
     limit = patient.limit
     calcium = _same_specimen(patient, "calcium", result)
+    if not calcium:
+        return False
     potassium = _same_specimen(patient, "potassium", result)
     magnesium = _same_specimen(patient, "magnesium", result)
     very_low_calcium = any(x.value.below(limit.edta_calcium) for x in calcium)
