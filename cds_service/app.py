@@ -91,25 +91,18 @@ def create_app(
     settings: Settings,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
     demo: FhirEndpoint | None = None,
+    content: Content | None = None,
 ) -> Flask:
     """The WSGI application; raises ContentError when the content is wrong. `demo` adds a FHIR
-    endpoint at /fhir.
+    endpoint at /fhir, `content` is that of the settings (None: not read yet).
     """
-    content = load_content(settings.hooks_dir, settings.site_file, settings.topic_modes)
+    content = content or _content(settings)
     clients = _trusted(settings, content)
     fetcher = _fetcher(settings, clients)
     metrics = Metrics(content.override_reasons)
     metrics.content(content.about.version, content.hash)
     issued = _issued(settings, metrics)
-    answering = Answering(
-        content,
-        fetcher,
-        settings.fetch_seconds,
-        now,
-        settings.public_url,
-        issued,
-        _overrides(settings, issued, now),
-    )
+    answering = _answering(settings, content, fetcher, issued, now)
     app = Flask("cds_service", static_folder=None)
     app.url_map.converters["rest"] = _RestOfPath
     app.wsgi_app = _OneSlash(app.wsgi_app)  # type: ignore[method-assign]
@@ -127,6 +120,10 @@ def create_app(
     _add_index(app, answering, settings.public_url, demo is not None)
     _add_errors(app)
     return app
+
+
+def _content(settings: Settings) -> Content:
+    return load_content(settings.hooks_dir, settings.site_file, settings.topic_modes)
 
 
 def _fetcher(settings: Settings, clients: tuple[Client, ...]) -> FhirClient:
@@ -150,6 +147,24 @@ def _issued(settings: Settings, metrics: Metrics) -> IssuedCards | None:
         metrics.dropped(dropped)
 
     return IssuedCards(Store(settings.store_url), settings.patient_secret, tell)
+
+
+def _answering(
+    settings: Settings,
+    content: Content,
+    fetcher: FhirClient,
+    issued: IssuedCards | None,
+    now: Callable[[], datetime],
+) -> Answering:
+    return Answering(
+        content,
+        fetcher,
+        settings.fetch_seconds,
+        now,
+        settings.public_url,
+        issued,
+        _overrides(settings, issued, now),
+    )
 
 
 def _overrides(

@@ -124,7 +124,7 @@ def serve(
     modes: dict[str, Mode],
 ) -> None:
     """Serve the CDS services."""
-    from cds_service.outgoing import check_outgoing
+    from cds_service.apart import Apart
     from cds_service.serving import LOOPBACK, end_when_closed, run
     from cds_service.standing import missing, opened, trusting
 
@@ -137,7 +137,7 @@ def serve(
     if not is_open and (lacking := ", ".join(missing(settings))):
         raise click.UsageError(NOBODY_TO_TRUST.format(lacking))
     content = _loaded(settings, modes)
-    check_outgoing(content)
+    checked = Apart(partial(_check_outgoing, content))
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     environ = _worker_settings(settings, url, modes, with_fixtures, page_size)
     # Until granian looks after signals: what is temporary ends with a server that is stopped.
@@ -149,7 +149,14 @@ def serve(
             say(line)
         bound = partial(say, f"{trust.kind} at {url}/cds-services")
         environ |= trust.environ
-        run(host, port, workers, environ, bound, settings.metrics_address)
+        checked.wait()
+        run(host, port, workers, environ, bound, settings.metrics_address, content)
+
+
+def _check_outgoing(content: Content) -> None:
+    from cds_service.outgoing import check_outgoing
+
+    check_outgoing(content)
 
 
 def _worker_settings(

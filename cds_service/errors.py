@@ -128,10 +128,13 @@ class ContentError(Exception):
     """
 
     def __init__(self, file: str, key: str, why: str) -> None:
-        super().__init__(f"{file}: {key}: {why}" if key else f"{file}: {why}")
+        super().__init__(file, key, why)
         self.file = file
         self.key = key
         self.why = why
+
+    def __str__(self) -> str:
+        return ": ".join(x for x in (self.file, self.key, self.why) if x)
 
 
 class CannotServe(Exception):

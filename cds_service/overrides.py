@@ -87,7 +87,7 @@ def take_fingerprints(family: Family, facts: PatientFacts, verdicts: Iterable[Ve
 
 def _problem(resource: Condition) -> str:
     problem = Problem(resource, frozenset(), 0)
-    return digest(resource.id, problem.title, problem.active, problem.firm)
+    return f"{resource.id}\0{problem.title}\0{problem.active}\0{problem.firm}"
 
 
 def _finding(found: Any) -> str:

@@ -145,8 +145,10 @@ class Result(Entry):
         None when that is open.
         """
         amount = self.resource.value_quantity
-        number = finite_number(amount.value) if amount is not None else None
-        if amount is None or number is None:
+        if amount is None or not self.resource.reference_range:
+            return None
+        number = finite_number(amount.value)
+        if number is None:
             return None
         ranges = [x for x in self.resource.reference_range if _is_normal_range(x)]
         lows = [x for one in ranges if (x := _same_unit(one.low, amount)) is not None]

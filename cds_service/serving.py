@@ -21,6 +21,7 @@ from granian.constants import Interfaces
 
 from cds_service.app import create_app
 from cds_service.config import fixtures_dir, read_settings
+from cds_service.content import Content
 from cds_service.errors import CannotServe
 from cds_service.fhir_endpoint import FhirEndpoint, load_patients
 from cds_service.logs import write_logs
@@ -32,6 +33,7 @@ THREADS = 64
 NEW_OBJECTS = 20_000  # that are held before Python looks for rings among them: some MB
 SECONDS_TO_END = 8  # a worker may miss the signal while it starts; shorter than `demo` waits
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_content: Content | None = None  # the parent's, whose workers have the same
 _NOT_HERE = (EADDRNOTAVAIL, EAFNOSUPPORT)  # a machine without IPv6
 
 
@@ -45,7 +47,7 @@ def application() -> Flask:
         patients = load_patients(fixtures_dir() / "patients", datetime.now(UTC).date())
         bundles = (patient.bundle for patient in patients)
         demo = FhirEndpoint(bundles, f"{settings.demo_url}/fhir", settings.demo_page_size)
-    app = create_app(settings, demo=demo)
+    app = create_app(settings, demo=demo, content=_content)
     _spare_the_collector()
     return app
 
@@ -79,11 +81,14 @@ def run(
     environ: Mapping[str, str],
     bound: Callable[[], object],
     metrics_address: tuple[str, int] | None = None,
+    content: Content | None = None,
 ) -> None:
     """Serves until it is told to stop; `environ` is added to the workers' environment, `bound` is
-    called once the port answers. Raises CannotServe when it, or the address of the metrics, cannot
-    be had.
+    called once the port answers, and `content` is what they answer with (None: they read it by
+    their settings). Raises CannotServe when the port, or the address of the metrics, cannot be had.
     """
+    global _content
+    _content = content
     claim = _claimed(host, port)
     os.environ.update(environ)
     with counted_together():

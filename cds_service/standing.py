@@ -7,10 +7,12 @@ import secrets
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from urllib.parse import urlsplit
 
+from cds_service.apart import Apart
 from cds_service.audit import STDOUT, AuditFile
 from cds_service.clients import is_loopback, read_clients
 from cds_service.config import Settings, migrations_dir
@@ -108,7 +110,7 @@ def _prepare_store(url: str) -> None:
     try:
         if store.is_sqlite:
             _make_private(Path(url.removeprefix("sqlite:///")))
-            store.migrate(migrations_dir())
+            Apart(partial(store.migrate, migrations_dir())).wait()
         store.check()
     except StoreDown as error:
         raise CannotServe(f"CDS_STORE: {store.where}: {error.diagnostics}") from None

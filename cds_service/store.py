@@ -3,7 +3,6 @@
 Patients are in it as keyed hashes only. A write that returns is on disk.
 """
 
-import hashlib
 import hmac
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -234,7 +233,7 @@ def patient_key(secret: bytes, issuer: str, tenant: str, fhir_server: str, patie
     nothing to anybody without the secret.
     """
     said = "\0".join((issuer, tenant, fhir_server.rstrip("/"), patient)).encode()
-    return hmac.new(secret, said, hashlib.sha256).hexdigest()
+    return hmac.digest(secret, said, "sha256").hex()
 
 
 def user_key(secret: bytes, issuer: str, tenant: str, user: str) -> str:

@@ -42,7 +42,8 @@ ORDER = (
         "vignettes",
     ),
     *("checking", "outgoing", "terminal_text", "dot_plot", "terminal", "report"),
-    *("app", "serving", "standing", "in_force", "demonstration", "minting", "cli", "__main__"),
+    *("app", "serving", "apart", "standing", "in_force", "demonstration", "minting"),
+    *("cli", "__main__"),
 )
 
 

@@ -4,6 +4,7 @@ one that started it.
 
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -168,6 +169,23 @@ def test_workers_end_when_their_server_is_killed() -> None:
         server.process.kill()
         server.process.wait(20)
         wait_until(lambda: all(map(has_ended, workers)), "a worker outlives its server")
+
+
+def test_workers_hold_nothing_of_what_only_the_start_needs() -> None:
+    with running() as server:
+        (worker,) = server.children()
+        assert "pydantic_core" not in Path(f"/proc/{worker}/maps").read_text("utf-8")
+
+
+def test_outgoing_fhir_that_is_not_valid_stops_the_start(tmp_path: Path) -> None:
+    hooks = tmp_path / "hooks"
+    shutil.copytree(ROOT / "hooks", hooks)
+    order = hooks / "shared" / "orders" / "ggt.json"
+    whole = order.read_text("utf-8")
+    order.write_text(whole.replace('"experimental": false', '"experimental": "perhaps"'), "utf-8")
+    result = ended("serve", "--open", "--port", str(free_port()), CDS_HOOKS_DIR=str(hooks))
+    assert result.returncode and "Traceback" not in result.stderr
+    assert "shared/orders/ggt.json: experimental: is not valid FHIR R4" in result.stderr
 
 
 @pytest.mark.parametrize("early", [True, False])
