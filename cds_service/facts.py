@@ -4,7 +4,7 @@ evidence.
 An empty answer is a fact only when its source was answered; otherwise it is unknown.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from types import MappingProxyType
@@ -134,6 +134,7 @@ class PatientFacts:
         self._lacking: dict[str, list[PrefetchKey]] = {}
         self._measured: dict[str, tuple[list[Measured], list[Rejected]]] = {}
         self._judged: dict[str, list[Judged]] = {}
+        self._beside: dict[str, dict[int | str, list[Judged]]] = {}
         self._fallback: dict[tuple[str, int], tuple[Quantity | None, Quantity | None]] = {}
         patient = chart.patient
         gender = patient.gender if patient is not None else None
@@ -386,6 +387,20 @@ class PatientFacts:
             low, high = low or other[0], high or other[1]
         return Judged(number, low, high, limit_from)
 
+    def judged_beside(self, measure: str, result: Result) -> list[Judged]:
+        """The judged numbers of a measure that may come from a result's specimen: of the same day,
+        or naming the same.
+        """
+        numbers = self.judged(measure)
+        known = self._beside.get(measure)
+        if known is None:
+            known = self._beside[measure] = {}
+            for number in numbers:
+                for mark in _marks(number.measured.result):
+                    known.setdefault(mark, []).append(number)
+        found = (number for mark in _marks(result) for number in known.get(mark, ()))
+        return list(dict.fromkeys(found))
+
     def latest_within(self, measure: str, window: Quantity) -> Judged | None:
         """The newest number of a measure inside a window before today."""
         days, today = window.days, self.today
@@ -589,6 +604,15 @@ class PatientFacts:
     def is_orderable(self, order: str) -> bool:
         """Whether the site can order the test."""
         return self._knowledge.orders[order].orderable
+
+
+def _marks(result: Result) -> Iterator[int | str]:
+    """By what results of one specimen are found: its name, and the day."""
+    if result.moment is not None:
+        yield result.moment.first
+    specimen = result.resource.specimen
+    if specimen is not None and specimen.reference:
+        yield specimen.reference
 
 
 def _age(born: int, day: int) -> dict[str, int]:

@@ -227,7 +227,7 @@ def looks_like_edta(patient: PatientFacts, result: Result) -> bool:
 def _same_specimen(patient: PatientFacts, measure: str, result: Result) -> list[Judged]:
     return [
         x
-        for x in patient.judged(measure)
+        for x in patient.judged_beside(measure, result)
         if x.measured.has_unit and shares_specimen(x.measured.result, result)
     ]
 
