@@ -85,8 +85,8 @@ class KeyIndex:
         if not isinstance(resource, Observation) or resource.code is None:
             return names
         for coding in resource.code.coding:
-            if coding.code:
-                names |= self._asking_for_coding(coding.system, coding.code)
+            if coding.code and (more := self._asking_for_coding(coding.system, coding.code)):
+                names = names | more if names else more
         if self._by_text:
             for text in map(local_text, spoken(resource.code)):
                 names |= frozenset(self._by_text.get(text, ()))
@@ -351,6 +351,7 @@ class _Sorting:
         self._sources = {key.name: Source(key) for key in index.keys}
         self._resources: list[tuple[str, Resource]] = []
         self._own_urls: set[str] = set()
+        self._known_own: set[int] = set()
         self._unread: Counter[str] = Counter()
         self._unasked: Counter[str] = Counter()
         self._elsewhere: list[Note] = []
@@ -473,6 +474,7 @@ class _Sorting:
         for _, resource in delivery.resources:
             asked_by = self._index.asking_for(resource)
             if self._is_own(resource):
+                self._known_own.add(id(resource))
                 held.own = True
                 of_each[asked_by] = of_each.get(asked_by, 0) + 1
                 if not asked_by:
@@ -525,7 +527,7 @@ class _Sorting:
         chart.drafted = drafts.notes
 
     def _place(self, resource: Resource, chart: Chart) -> None:
-        own = self._is_own(resource)
+        own = id(resource) in self._known_own or self._is_own(resource)
         if isinstance(resource, Patient):
             if own and chart.patient is None:
                 chart.patient = resource

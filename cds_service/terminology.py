@@ -280,8 +280,8 @@ class Terminology:
         """The sets whose codes, or a site's own texts, hold a coding or text of the concept."""
         names: frozenset[str] = frozenset()
         for coding in concept.coding if concept is not None else ():
-            if coding.code:
-                names |= self._of_coding(coding.system, coding.code)[0]
+            if coding.code and (more := self._of_coding(coding.system, coding.code)[0]):
+                names = names | more if names else more
         return names | self._locally_named(concept) if self._local else names
 
     def _locally_named(self, concept: CodeableConcept | None) -> frozenset[str]:
