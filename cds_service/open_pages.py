@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import cached_property
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -159,8 +160,9 @@ class _Pages:
             response = self._app.full_dispatch_request()
             answer = response.get_data()
             seconds = dict(g.record.seconds)
-        code, _, reason = response.status.partition(" ")
-        return Answered(int(code), reason, tuple(response.headers.items()), answer, seconds)
+        reason = HTTPStatus(response.status_code).phrase
+        headers = tuple(response.headers.items())
+        return Answered(response.status_code, reason, headers, answer, seconds)
 
     def _reported(self, path: str) -> tuple[str, ...]:
         """What became of the feedback in the form, nothing where there is none."""
