@@ -1,4 +1,4 @@
-"""What the routes of the pages answer, to whom and with which headers; nothing where they are off."""
+"""What the routes of the pages answer, to whom, with which headers; nothing where they are off."""
 
 import json
 from datetime import UTC, datetime

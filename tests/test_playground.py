@@ -12,14 +12,15 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
+import requests
 from playwright.sync_api import Browser, Page
 
 from cds_service.fhir_endpoint import load_patients
 from tests.browser import Seen, is_too_wide, kept_out, opened
 from tests.conftest import NAMES, PATIENTS
-from tests.exchanges import LOW, TODAY, Json, drop, request
+from tests.exchanges import LOW, TODAY, Json, bundle, drop, request
 from tests.loopback import Running, running
-from tests.test_hostile_text import HOSTILE, live_in
+from tests.test_hostile_text import DRUG, HOSTILE, called, live_in
 
 CHARTS: dict[str, Any] = {x: json.loads((PATIENTS / f"{x}.json").read_text("utf-8")) for x in NAMES}
 PERSISTENT = "low-alp-persistent"
@@ -410,15 +411,40 @@ def test_hostile_text_is_live_nowhere_on_the_page(page: Page) -> None:
     assert not is_too_wide(page)
 
 
+def quoting(text: str) -> Iterator[tuple[str, Json]]:
+    """Services and requests whose card repeats a text: of a diagnosis, of a draft order."""
+    quoted = request(LOW)
+    more = [called(f"Hypophosphatasia. {text}"), {**DRUG, "id": "d1"}]
+    quoted["prefetch"]["more"] = bundle(more)
+    yield "alp-review", quoted
+    ordered = request(LOW) | {"hook": "order-sign"}
+    drug = {"text": f"alendronic acid {text}", "coding": []}
+    draft = {**DRUG, "id": "d2", "status": "draft", "medicationCodeableConcept": drug}
+    ordered["context"]["draftOrders"] = bundle([draft])
+    yield "antiresorptive-safety-sign", ordered
+
+
 def test_no_detail_of_a_hostile_patient_is_live_in_a_client_that_renders_raw_html(
-    page: Page,
+    browser: Browser, server: Running
 ) -> None:
     """As the CDS Hooks Sandbox does; the text is put into a page without any policy."""
-    paste(page, json.dumps(hostile()))
-    answer = json.loads(page.locator("#response").inner_text())
-    assert answer["cards"]
-    for card in answer["cards"]:
-        page.set_content("<body></body>")
-        page.evaluate("text => { document.body.innerHTML = text; }", card["detail"])
-        assert page.evaluate("document.body.children.length") == 0
-        assert page.evaluate("document.body.textContent.length") > 100
+    details: list[str] = []
+    for text in HOSTILE.values():
+        for service, body in quoting(text):
+            answer = requests.post(f"{server.url}/cds-services/{service}", json=body, timeout=30)
+            details += [x["detail"] for x in answer.json()["cards"]]
+    assert sum("The entry reads: Hypophosphatasia" in x for x in details) == len(HOSTILE)
+    assert sum("alendronic acid" in x for x in details) == len(HOSTILE)
+    with opened(browser, server.url) as seen:
+        for detail in details:
+            seen.page.evaluate("text => { document.body.innerHTML = text; }", detail)
+            assert seen.page.evaluate("document.body.children.length") == 0, detail
+            assert seen.page.evaluate("document.body.textContent.length") > 100
+
+
+def test_a_card_that_repeats_hostile_text_shows_it_as_text(page: Page) -> None:
+    [_, (_, body)] = quoting(EVERYTHING)
+    paste(page, json.dumps(body))
+    detail = page.locator(".detail").first
+    assert "alendronic acid <script>alert(1)</script>" in detail.inner_text()
+    assert detail.locator("a, img, script, svg, h1, table, blockquote, code").count() == 0
