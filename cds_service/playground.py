@@ -281,12 +281,16 @@ class Playground:
         if alike:
             return
         for each in (question, *([] if question["used"] else behind)):
-            if each["used"] or each is not question or self.numbers.get(question["question"]):
+            is_bare = not (each["used"] or each["rejected"] or self.numbers.get(each["question"]))
+            if each is not question or not is_bare:
                 yield self._told(each)
 
     def _told(self, question: Json) -> str:
         """A question and its answer, with what was looked at and what that was compared with."""
         entries = [self._entry(x) for x in question["used"][:MOST_ENTRIES]]
+        if not entries:
+            whys = dict.fromkeys(x["why"] for x in question["rejected"])
+            entries = [f"not used: {shown(x)}" for x in whys][:MOST_ENTRIES]
         numbers = [x for x, _ in self.numbers.get(question["question"], ())]
         said = f"{question['question']} {question['answer']}"
         said += f" ({'; '.join(entries)})" if entries else ""
