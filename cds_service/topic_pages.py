@@ -64,40 +64,41 @@ class Pages:
 
 def rendered(content: Content, prefix: str = "") -> Pages:
     """All pages of a content; `prefix` is the path under which the server is published."""
-    environment = _environment(prefix)
+    templates = environment(prefix)
     pages = topic_pages(content)
     listing = topic_list(content, pages)
     titles = {code: page.title for code, page in pages.items()}
     return Pages(
-        listing=_page(environment, "topics.html", listing, titles),
-        topics={x: _page(environment, "topic.html", page, titles) for x, page in pages.items()},
+        listing=_page(templates, "topics.html", listing, titles),
+        topics={x: _page(templates, "topic.html", page, titles) for x, page in pages.items()},
         style=(_HERE / "static" / "topics.css").read_bytes(),
     )
 
 
-def _environment(prefix: str) -> Environment:
-    environment = Environment(
+def environment(prefix: str) -> Environment:
+    """The templates of all pages, which escape whatever they are given."""
+    made = Environment(
         loader=FileSystemLoader(_HERE / "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals["prefix"] = prefix
-    environment.filters |= {
+    made.globals["prefix"] = prefix
+    made.filters |= {
         "amount": _amount,
         "counted": _counted,
         "parts": lambda text: list(_parts(text)),
         "system": lambda system: _SYSTEMS.get(system, system),
         "sentence": _sentence,
     }
-    return environment
+    return made
 
 
 def _page(
-    environment: Environment, template: str, shown: Published, titles: Mapping[str, str]
+    templates: Environment, template: str, shown: Published, titles: Mapping[str, str]
 ) -> Page:
-    html = environment.get_template(template).render(shown=shown, titles=titles)
+    html = templates.get_template(template).render(shown=shown, titles=titles)
     return Page(html.encode(), msgspec.json.encode(shown))
 
 

@@ -30,6 +30,7 @@ ORDER = (
     *("site", "loading", "overrides", "evaluation", "cards", "issued", "feedback", "call_record"),
     *("explanation", "answering", "discovery"),
     *("rule_code", "rule_questions", "topic_shape", "topic_reading", "topics", "topic_pages"),
+    *("axes", "trend", "trend_drawing", "trend_page"),
     *(
         "openapi",
         "audit",
