@@ -8,7 +8,7 @@ from math import ceil, floor, isclose, log10
 
 _BEYOND = 9  # widths of the limits that an axis may reach past them and still show them
 _BETWEEN = 3  # characters between two dates
-_OF_DAYS, _OF_MONTHS, _OF_YEARS = (1, 2, 7, 14), (1, 3, 6), (1, 2, 5, 10, 20, 50, 100)
+_OF_DAYS, _OF_MONTHS, _OF_YEARS = (1, 2, 7, 14, 28), (1, 3, 6), (1, 2, 5, 10, 20, 50, 100)
 
 Ends = tuple[float, float]
 

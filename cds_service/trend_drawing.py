@@ -114,8 +114,16 @@ def days_of(trend: Trend) -> Ends:
     for lane in trend.lanes:
         days += [x.first for x in lane.bars if x.first is not None]
     first = max(min(days), trend.born or _DAY_BEFORE_ALL)
-    span = max(trend.today - first, _SHORTEST)
+    first = min(first, trend.today - _SHORTEST)
+    span = trend.today - first
     return first - span * 0.03, trend.today + span * 0.03
+
+
+def _is_dated(trend: Trend) -> bool:
+    """Whether anything has a place in time."""
+    return any(x.moment is not None for panel in trend.panels for x in panel.points) or any(
+        (x.first, x.last) != (None, None) for lane in trend.lanes for x in lane.bars
+    )
 
 
 def description(trend: Trend) -> str:
@@ -188,7 +196,10 @@ class _Drawing:
         return head + Markup("\n").join(self.parts) + Markup("</svg>")
 
     def _dates(self) -> None:
-        """The time axis."""
+        """The time axis, where anything stands on it."""
+        self.ticks: list[tuple[int, str]] = []
+        if not _is_dated(self.trend):
+            return
         self.y += 14
         plot = self.days.end - self.days.start
         first, last = round(self.days.first), round(self.days.last)
@@ -201,7 +212,7 @@ class _Drawing:
     def _grid(self) -> None:
         """Lines at the dates, behind everything."""
         path = "".join(
-            f"M{_n(self.days.at(x))} 18V{_n(self.bottom_of_panels)}" for x, _ in self.ticks
+            f"M{_n(self.days.at(x))} 24V{_n(self.bottom_of_panels)}" for x, _ in self.ticks
         )
         if path:
             self.parts.insert(0, _tag("path", "grid", d=path))
@@ -215,7 +226,7 @@ class _Drawing:
             heading = f"{panel.title}: {'none dated' if panel.points else _nothing(panel)}"
         self.y += 14
         self.parts.append(_text(0, self.y, heading, "heading"))
-        self.y += 6
+        self.y += 10
         ends = axis_of(panel)
         if ends is not None:
             _Plot(self, panel, ends, height).draw()
@@ -225,20 +236,34 @@ class _Drawing:
         self.y += 8
 
     def _strip(self, points: Sequence[Point]) -> None:
-        """Beneath the scale, what has no place on it."""
-        self.y += 14
+        """Beneath the scale, what has no place on it; neighbours share a label."""
+        self.y += 18
         start, end = _n(self.days.start), _n(self.days.end)
         self.parts.append(_tag("path", "strip", d=f"M{start} {_n(self.y)}H{end}"))
-        taken: list[Box] = []
         for point in points:
-            x = self.at(point)
-            self.parts.append(_mark(point, x, self.y, len(points)))
-            label = f"({self.numbers[point.why]})"
-            box = _box(x, self.y - 6, label)
-            if not any(box.meets(other) for other in taken):
-                taken.append(box)
-                self.parts.append(_text(x, self.y - 6, label, "reason", "middle"))
+            self.parts.append(_mark(point, self.at(point), self.y, len(points)))
+        for box, text in self._shared([(self.at(x), {self.numbers[x.why]}) for x in points]):
+            middle = (box.left + box.right) / 2
+            self.parts.append(_text(middle, self.y - 8, text, "reason", "middle"))
         self.y += 4
+
+    def _shared(self, wanted: Iterable[tuple[float, set[int]]]) -> list[tuple[Box, str]]:
+        """A label for each group of points whose own would lie over each other."""
+        groups: list[tuple[float, float, set[int]]] = []
+        for x, numbers in sorted(wanted, key=lambda x: x[0]):
+            group = x, x, numbers
+            while groups and self._around(*groups[-1])[0].meets(self._around(*group)[0]):
+                first, _, others = groups.pop()
+                group = first, x, others | group[2]
+            groups.append(group)
+        return [self._around(*x) for x in groups]
+
+    def _around(self, first: float, last: float, numbers: set[int]) -> tuple[Box, str]:
+        """The label of a group, within the drawing."""
+        text = f"({', '.join(map(str, sorted(numbers)))})"
+        half = len(text) * _CHARACTER / 2
+        middle = min(max((first + last) / 2, half), self.sheet.width - half)
+        return _box(middle, self.y - 8, text), text
 
     def at(self, point: Point) -> float:
         """Where in time a point stands: in the middle of the days that its date can mean."""
@@ -310,7 +335,7 @@ class _Plot:
         self._scale()
         self._lines()
         used = [(x, y) for point, x, y in self.points if point.used]
-        if len(used) > 1:
+        if 1 < len(used) <= _MOST_TITLES:
             path = "M" + "L".join(f"{_n(x)} {_n(y)}" for x, y in used)
             self.parts.append(_tag("path", "through", d=path))
         for point, x, y in self.points:
@@ -318,7 +343,7 @@ class _Plot:
         self._labels()
 
     def _scale(self) -> None:
-        for tick in value_ticks(self.ends, 5 if self.bottom - self.top > 150 else 3):
+        for tick in value_ticks(self.ends, 6 if self.bottom - self.top > 150 else 4):
             y = self.values.at(tick)
             path = f"M{_n(self.days.start)} {_n(y)}H{_n(self.days.end)}"
             self.parts.append(_tag("path", "grid", d=path))
@@ -396,16 +421,22 @@ class _Plot:
         if len(self.points) <= _MOST_OBSTACLES:
             self.taken += [Box(x - 4, y - 4, x + 4, y + 4) for _, x, y in self.points]
         self._limits()
-        said: set[int] = set()
+        telling = [n for n, (x, _, _) in enumerate(self.points) if self._beyond(x)]
+        for place in dict.fromkeys(
+            (*self._to_explain(), *reversed(telling), *self._worth_saying())
+        ):
+            point = self.points[place][0]
+            is_said = self._beyond(point) or not point.why
+            self._label(place, self._value(point) if is_said else "")
+
+    def _to_explain(self) -> list[int]:
+        """The points that have a reason; of many with the same one, the newest."""
+        found: dict[str, list[int]] = {}
         for place, (point, _, _) in enumerate(self.points):
             if point.why:
-                said.add(place)
-                self._label(place, self._value(point) if self._beyond(point) else "")
-        telling = [n for n, (x, _, _) in enumerate(self.points) if self._beyond(x)]
-        for place in [*reversed(telling), *self._worth_saying()]:
-            if place not in said:
-                said.add(place)
-                self._label(place, self._value(self.points[place][0]))
+                found.setdefault(point.why, []).append(place)
+        is_crowded = len(self.points) > _MOST_OBSTACLES
+        return [x for places in found.values() for x in places[-_MOST_SAID if is_crowded else 0 :]]
 
     def _worth_saying(self) -> list[int]:
         """The newest, the lowest and the highest of the used points; all when there are few."""
@@ -427,10 +458,12 @@ class _Plot:
         half = len(text) * _CHARACTER / 2
         free = self.days.start, self.days.end
         middle = min(max(x, free[0] + half), free[1] - half)
-        places = [(middle, y - 8), (middle, y + 16), (x + half + 7, y + 4), (x - half - 7, y + 4)]
+        sides = (x + half + 8, x - half - 8)
+        places = [(middle, y - 8), (middle, y + 16), *((at, y + 4) for at in sides)]
+        places += [(at, base) for base in (y - 8, y + 16) for at in sides]
         for at, base in places:
             box = _box(at, base, text)
-            inside = box.left >= free[0] - 1 and box.right <= free[1] + 1
+            inside = box.left >= free[0] - 3 and box.right <= free[1] + 3
             inside = inside and box.top >= self.top - 4 and box.bottom <= self.bottom + 2
             if inside and not any(box.meets(other) for other in self.taken):
                 self.taken.append(box)
@@ -466,7 +499,7 @@ def _apart(heights: Sequence[float], bottom: float) -> list[float]:
 
 
 def _box(middle: float, base: float, text: str) -> Box:
-    half = len(text) * _CHARACTER / 2
+    half = len(text) * _CHARACTER / 2 + 2
     return Box(middle - half, base - _TEXT + 2, middle + half, base + 2)
 
 
