@@ -23,8 +23,9 @@ def value_axis(
     if not values:
         return None
     lowest = min(lows) if lows else 0.0
-    if highs and (reach := _BEYOND * (max(highs) - lowest)) > 0:
-        near = [x for x in values if lowest - reach <= x <= max(highs) + reach]
+    highest = max(highs) if highs else lowest
+    if (reach := _BEYOND * (highest - lowest)) > 0:
+        near = [x for x in values if lowest - reach <= x <= highest + reach]
         values = near if 2 * len(near) >= len(values) else values
     everything = [*values, *lows, *highs]
     first, last = min(everything), max(everything)

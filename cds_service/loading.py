@@ -251,8 +251,8 @@ class _Loader:
             why = f"{row.measure} is no measure of shared/measures.toml"
             raise ContentError(_TREND, f"{where}.measure", why)
         if len(self.measures[row.measure].title) > LONGEST_LABEL:
-            why = f"the title of {row.measure} is over {LONGEST_LABEL} characters"
-            raise ContentError(_TREND, f"{where}.measure", why)
+            why = f"is over {LONGEST_LABEL} characters, and {_TREND} has it drawn"
+            raise ContentError("shared/measures.toml", f"{row.measure}.title", why)
         lines = [
             (x.title, self._definition(_TREND, f"{where}.lines[{n}].limit", x.limit, definitions))
             for n, x in enumerate(row.lines)

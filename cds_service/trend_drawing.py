@@ -8,7 +8,7 @@ from decimal import Decimal
 from itertools import pairwise
 from typing import TypeVar
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from cds_service.axes import Ends, day_ticks, value_axis, value_ticks
 from cds_service.dates import as_text
@@ -259,10 +259,10 @@ class _Drawing:
         return [self._around(*x) for x in groups]
 
     def _around(self, first: float, last: float, numbers: set[int]) -> tuple[Box, str]:
-        """The label of a group, within the drawing."""
+        """The label of a group, clear of the numbers at the right edge."""
         text = f"({', '.join(map(str, sorted(numbers)))})"
         half = len(text) * _CHARACTER / 2
-        middle = min(max((first + last) / 2, half), self.sheet.width - half)
+        middle = max(min((first + last) / 2, self.days.end - half), half)
         return _box(middle, self.y - 8, text), text
 
     def at(self, point: Point) -> float:
@@ -359,7 +359,7 @@ class _Plot:
         between = [(a + b) / 2 for a, b in pairwise(places)]
         starts, ends = [self.days.start, *between], [*between, self.days.end]
         runs: list[tuple[float, float, V]] = []
-        for place, start, end in zip(places, starts, ends, strict=True):
+        for place, start, end in zip(places, starts, ends, strict=False):  # none without a place
             if runs and runs[-1][2] == by_place[place]:
                 runs[-1] = (runs[-1][0], end, by_place[place])
             else:
@@ -521,21 +521,17 @@ def _rect(kind: str, x: float, y: float, width: float, height: float) -> Markup:
 
 
 def _text(x: float, y: float, text: str, kind: str, anchor: str = "start") -> Markup:
-    return Markup('<text class="{}" x="{}" y="{}" text-anchor="{}">{}</text>').format(
-        kind, _n(x), _n(y), anchor, text
-    )
+    place = f'x="{_n(x)}" y="{_n(y)}" text-anchor="{anchor}"'
+    return Markup(f'<text class="{kind}" {place}>{escape(text)}</text>')
 
 
 def _tag(name: str, kind: str, title: str | None = None, **attributes: float | str) -> Markup:
-    said = Markup("").join(
-        Markup(' {}="{}"').format(key, x if isinstance(x, str) else _n(x))
-        for key, x in attributes.items()
+    said = "".join(
+        f' {key}="{x if isinstance(x, str) else _n(x)}"' for key, x in attributes.items()
     )
     if title is None:
-        return Markup('<{} class="{}"{}/>').format(Markup(name), kind, said)
-    return Markup('<{} class="{}"{}><title>{}</title></{}>').format(
-        Markup(name), kind, said, title, Markup(name)
-    )
+        return Markup(f'<{name} class="{kind}"{said}/>')
+    return Markup(f'<{name} class="{kind}"{said}><title>{escape(title)}</title></{name}>')
 
 
 def _n(number: float) -> str:
