@@ -64,19 +64,19 @@ class Pages:
 
 def rendered(content: Content, prefix: str = "") -> Pages:
     """All pages of a content; `prefix` is the path under which the server is published."""
-    templates = environment(prefix)
+    made = environment(prefix)
     pages = topic_pages(content)
     listing = topic_list(content, pages)
     titles = {code: page.title for code, page in pages.items()}
     return Pages(
-        listing=_page(templates, "topics.html", listing, titles),
-        topics={x: _page(templates, "topic.html", page, titles) for x, page in pages.items()},
+        listing=_page(made, "topics.html", listing, titles),
+        topics={x: _page(made, "topic.html", page, titles) for x, page in pages.items()},
         style=(_HERE / "static" / "topics.css").read_bytes(),
     )
 
 
 def environment(prefix: str) -> Environment:
-    """The templates of all pages, which escape whatever they are given."""
+    """What renders the templates, everything in them escaped."""
     made = Environment(
         loader=FileSystemLoader(_HERE / "templates"),
         autoescape=True,
@@ -96,9 +96,9 @@ def environment(prefix: str) -> Environment:
 
 
 def _page(
-    templates: Environment, template: str, shown: Published, titles: Mapping[str, str]
+    environment: Environment, template: str, shown: Published, titles: Mapping[str, str]
 ) -> Page:
-    html = templates.get_template(template).render(shown=shown, titles=titles)
+    html = environment.get_template(template).render(shown=shown, titles=titles)
     return Page(html.encode(), msgspec.json.encode(shown))
 
 

@@ -28,7 +28,7 @@ ORDER = (
     *("holdings", "facts", "rules", "orders", "content_files", "content_python", "content_laws"),
     *("content_references", "content"),
     *("site", "loading", "overrides", "evaluation", "cards", "issued", "feedback", "call_record"),
-    *("explanation", "answering", "discovery"),
+    *("explanation", "answering", "discovery", "invariants"),
     *("rule_code", "rule_questions", "topic_shape", "topic_reading", "topics", "topic_pages"),
     *("axes", "trend", "trend_drawing", "trend_page"),
     *(
@@ -38,12 +38,26 @@ ORDER = (
         "metrics",
         "observing",
         "fhir_endpoint",
+        "chart_requests",
+        "playground_checks",
+        "playground",
+        "playground_page",
         "vignette_rows",
         "vignette_charts",
         "vignettes",
     ),
     *("checking", "outgoing", "terminal_text", "dot_plot", "terminal", "report"),
-    *("app", "serving", "standing", "in_force", "demonstration", "minting", "cli", "__main__"),
+    *(
+        "open_pages",
+        "app",
+        "serving",
+        "standing",
+        "in_force",
+        "demonstration",
+        "minting",
+        "cli",
+        "__main__",
+    ),
 )
 
 
@@ -107,7 +121,7 @@ def test_clinical_python_breaks_no_law_of_the_loader(path: Path) -> None:
 @pytest.mark.parametrize(
     ("library", "where"),
     [
-        ("flask", {"app", "serving"}),
+        ("flask", {"app", "open_pages", "serving"}),
         ("werkzeug", {"app"}),
         ("granian", {"serving"}),
         ("requests", {"client_keys", "fhir_client", "demonstration"}),
@@ -115,6 +129,7 @@ def test_clinical_python_breaks_no_law_of_the_loader(path: Path) -> None:
         ("fhir", {"outgoing"}),
         ("click", {"cli"}),
         ("jinja2", {"topic_pages"}),
+        ("markdown_it", {"playground_page"}),
         ("rich", {"cli", "demonstration", "dot_plot", "terminal", "terminal_text"}),
     ],
 )
