@@ -4,16 +4,15 @@ values as tables.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from markupsafe import Markup
 
 from cds_service.dates import as_text
+from cds_service.playground import shown
 from cds_service.topic_pages import environment
 from cds_service.trend import Panel, Point, Trend
 from cds_service.trend_drawing import NARROW, WIDE, axis_of, drawing, reasons_of
 
-STYLE = (Path(__file__).resolve().parent / "static" / "trend.css").read_bytes()
 _TEMPLATES = environment("")
 _MOST_LISTED = 6
 
@@ -35,6 +34,7 @@ def svg(trend: Trend, name: str = "trend") -> Markup:
         trend=trend,
         name=name,
         day=as_text,
+        shown=shown,
         drawings=[drawing(trend, sheet, name) for sheet in (WIDE, NARROW)],
         legend=[*_legend(trend)],
         reasons=reasons,
