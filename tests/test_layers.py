@@ -42,6 +42,7 @@ ORDER = (
         "playground_checks",
         "playground",
         "trend_page",
+        "api_page",
         "playground_page",
         "vignette_rows",
         "vignette_charts",
@@ -241,7 +242,7 @@ ORDINARY = {
     # Python and rich
     *("ast", "complete", "function", "lambda", "panel", "raise", "ratio", "union"),
     # this design's own: a delivery of prefetch, orders, variants and words of a card
-    *("delivery", "explanation", "order", "share", "variant", "whole", "words"),
+    *("delivery", "exchange", "explanation", "order", "share", "variant", "whole", "words"),
     # plain English
     *(
         "another",

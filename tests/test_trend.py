@@ -543,7 +543,7 @@ def test_hostile_text_is_text(text: str) -> None:
     root = ET.fromstring(svg(found))
     assert {tag(x) for x in root.iter()} <= {
         *("figure", "figcaption", "svg", "title", "desc", "path", "rect", "circle", "text"),
-        *("ul", "li", "b", "bdi", "details", "summary", "div", "table", "caption", "thead"),
+        *("ul", "li", "b", "bdi", "span", "details", "summary", "div", "table", "caption", "thead"),
         *("tbody", "tr", "th", "td"),
     }
     assert not {k for x in root.iter() for k in x.attrib if k.startswith("on") or k == "style"}
