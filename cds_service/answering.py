@@ -31,6 +31,7 @@ from cds_service.issued import Answered, IssuedCards
 from cds_service.modes import switched
 from cds_service.overrides import Overrides
 from cds_service.prefetch import Fetcher, Unsettled, settle, undeclared_line
+from cds_service.trend import Trend, trends
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +142,19 @@ class Answering:
             return self._explain_unsettled(family, unsettled)
         assert record.call is not None
         return self._explain(record.call, found)
+
+    def trends(self, service_id: str, body: bytes) -> tuple[Trend, ...]:
+        """The pictures of a call's patient, once every topic has looked at the chart; none where
+        required data is missing. Raises CdsError for what is no call.
+        """
+        family, service = self.service(service_id)
+        record = CallRecord()
+        try:
+            facts = self._facts(parse_call(body, service.hook), family, record)
+        except Unsettled:
+            return ()
+        review(family, service, facts, self.content.modes, also_off=True)
+        return trends(facts, self.content)
 
     def _explain(self, call: Call, found: Review) -> Explanation:
         cards = self._writer(call).write(found)

@@ -207,6 +207,7 @@ _ROUTES = {
     "fhir": "fhir",
     "index": "page",
     "fire": "page",
+    "show_docs": "page",
 }
 _ASKED_ALL_THE_TIME = ("live", "ready", "show_metrics")  # and of nobody's chart: not in the log
 

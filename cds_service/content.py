@@ -79,6 +79,39 @@ class Family:
 
 
 @dataclass(frozen=True, slots=True)
+class PanelPlan:
+    """A measure to be drawn: what judges its numbers (None: the report, else age and sex), and the
+    limits to draw, each title with what makes a limit of a number.
+    """
+
+    measure: str
+    judged_by: Callable[[Any], Any] | None
+    lines: tuple[tuple[str, Callable[[Any, Any], Any]], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LanePlan:
+    """Drugs or problems to be drawn beneath, by their sets; the day of a record's last dose and the
+    last one on which it may act (None: as recorded).
+    """
+
+    title: str
+    drugs: tuple[str, ...]
+    problems: tuple[str, ...]
+    last_dose: Callable[[Any, Any], int | None] | None
+    acts_until: Callable[[Any, Any], int | None] | None
+
+
+@dataclass(frozen=True, slots=True)
+class TrendPlan:
+    """What the picture of a patient's results shows."""
+
+    title: str
+    panels: tuple[PanelPlan, ...]
+    lanes: tuple[LanePlan, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Content:
     """All that was loaded, whole: a server that runs has one of these."""
 
@@ -95,6 +128,7 @@ class Content:
     overrides: tuple[Override, ...]
     modes: Mapping[str, Mode]
     vignette_codes: VignetteCodes
+    trend: TrendPlan | None = None
 
     def services(self) -> Iterator[tuple[Family, Service]]:
         """Every service, in the order of the folders."""

@@ -230,6 +230,47 @@ class SharedWords(Strict):
     phrases: dict[str, dict[str, str]] = {}
 
 
+LONGEST_LABEL = 24  # what one line of a picture has room for
+Label = Annotated[str, Meta(min_length=1, max_length=LONGEST_LABEL)]
+
+
+class LineRow(Strict):
+    """A limit drawn through the points of a panel: what a function of definitions.py makes of each
+    number.
+    """
+
+    title: Label
+    limit: str
+
+
+class PanelRow(Strict):
+    """The results of a measure, with the limits by which `judged_by` of definitions.py judges them
+    (left out: those of the report, else for age and sex).
+    """
+
+    measure: str
+    judged_by: str = ""
+    lines: list[LineRow] = []
+
+
+class LaneRow(Strict):
+    """What stands beneath the panels: records of drugs, from the first to the last dose and on to
+    where they may still act, or problems.
+    """
+
+    title: Label
+    drugs: list[str] = []
+    problems: list[str] = []
+    last_dose: str = ""
+    acts_until: str = ""
+
+
+class TrendFile(Strict):
+    title: Said
+    panel: Annotated[list[PanelRow], Meta(min_length=1)]
+    lane: list[LaneRow] = []
+
+
 class ContentFile(Strict):
     version: str
     released: str

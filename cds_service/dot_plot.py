@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from math import ceil, floor, isclose, log10
 from re import match
 from typing import Any
 
@@ -11,6 +10,7 @@ from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
+from cds_service.axes import value_axis
 from cds_service.terminal_text import Line, by_reason, first_of
 
 Json = Mapping[str, Any]
@@ -18,7 +18,6 @@ Json = Mapping[str, Any]
 NARROWEST_PLOT = 14
 WIDEST_TEXT = 24
 MOST_DATES = 3
-_BEYOND = 9  # widths of the limits that the axis may reach past them and still show them
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,30 +190,9 @@ class _Axis:
 
 
 def _axis_of(points: list[_Point]) -> _Axis | None:
-    """The axis of all values and limits; None without a value.
-
-    A few values so far off that the limits would shrink to nothing are left beyond its ends.
-    """
+    """The axis of all values and limits; None without a value."""
     values = [x.number for x in points if x.number is not None]
     lows = [x.low for x in points if x.low is not None]
     highs = [x.high for x in points if x.high is not None]
-    if not values:
-        return None
-    lowest = min(lows) if lows else 0.0
-    if highs and (reach := _BEYOND * (max(highs) - lowest)) > 0:
-        near = [x for x in values if lowest - reach <= x <= max(highs) + reach]
-        values = near if 2 * len(near) >= len(values) else values
-    first, last = min(values + lows + highs), max(values + lows + highs)
-    if isclose(first, last, rel_tol=1e-6, abs_tol=1e-9):
-        margin = abs(first) / 10 if abs(first) > 1e-6 else 1.0
-        return _rounded(first - margin, last + margin)
-    return _rounded(first, last)
-
-
-def _rounded(first: float, last: float) -> _Axis:
-    """The axis between round numbers, with a margin; the margin does not take it below 0."""
-    finest = (last - first) / 20
-    power = 10.0 ** floor(log10(finest))
-    step = next(x * power for x in (1, 2, 5, 10, 20) if x * power >= finest)
-    start = floor(first / step - 0.5) * step
-    return _Axis(max(start, 0.0) if first >= 0 else start, ceil(last / step + 0.5) * step)
+    ends = value_axis(values, lows, highs)
+    return None if ends is None else _Axis(*ends)

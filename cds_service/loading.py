@@ -16,22 +16,34 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from cds_service.content import Content, Family, Topic, VignetteCodes
+from cds_service.content import (
+    Content,
+    Family,
+    LanePlan,
+    PanelPlan,
+    Topic,
+    TrendPlan,
+    VignetteCodes,
+)
 from cds_service.content_files import (
+    LONGEST_LABEL,
     QUOTED,
     CardFile,
     ContentFile,
     FamilyFile,
     Hold,
     IntervalRow,
+    LaneRow,
     LimitRow,
     MeasureRow,
     NegationFile,
     OrderRow,
+    PanelRow,
     Precedence,
     PrefetchRow,
     ReasonRow,
     SharedWords,
+    TrendFile,
     Variant,
     VignetteNames,
 )
@@ -62,6 +74,7 @@ from cds_service.terminology import (
 from cds_service.toml_files import read_toml
 
 PACKAGE = "hooks"
+_TREND = "shared/trend.toml"
 _VIGNETTE_NAMES = "shared/vignette_names.toml"
 SUMMARY_LIMIT = 139  # CDS Hooks 2.0, "Card Attributes": fewer than 140 characters
 _IS_PYTHON_NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
@@ -131,6 +144,7 @@ class _Loader:
             overrides=tuple(self.site.overrides),
             modes=modes,
             vignette_codes=self._vignette_codes(),
+            trend=self._trend(),
         )
 
     def _toml(self, name: str, kind: type[Any]) -> Any:
@@ -218,6 +232,51 @@ class _Loader:
             unit = self.measures[name].unit
             found[name] = tuple(_interval(file, name, row, unit) for row in intervals)
         return found
+
+    # -- the picture ---------------------------------------------------------------------------
+
+    def _trend(self) -> TrendPlan | None:
+        """What is drawn of a patient; None for a content without such a file."""
+        if not (self.root / _TREND).is_file():
+            return None
+        found: TrendFile = self._toml(_TREND, TrendFile)
+        definitions = self._module("shared.definitions")
+        panels = (self._panel(n, x, definitions) for n, x in enumerate(found.panel))
+        lanes = (self._lane(n, x, definitions) for n, x in enumerate(found.lane))
+        return TrendPlan(found.title, tuple(panels), tuple(lanes))
+
+    def _panel(self, number: int, row: PanelRow, definitions: ModuleType) -> PanelPlan:
+        where = f"panel[{number}]"
+        if row.measure not in self.measures:
+            why = f"{row.measure} is no measure of shared/measures.toml"
+            raise ContentError(_TREND, f"{where}.measure", why)
+        if len(self.measures[row.measure].title) > LONGEST_LABEL:
+            why = f"is over {LONGEST_LABEL} characters, and {_TREND} has it drawn"
+            raise ContentError("shared/measures.toml", f"{row.measure}.title", why)
+        lines = [
+            (x.title, self._definition(_TREND, f"{where}.lines[{n}].limit", x.limit, definitions))
+            for n, x in enumerate(row.lines)
+        ]
+        judged_by = self._optional(f"{where}.judged_by", row.judged_by, definitions)
+        return PanelPlan(row.measure, judged_by, tuple(lines))
+
+    def _lane(self, number: int, row: LaneRow, definitions: ModuleType) -> LanePlan:
+        where = f"lane[{number}]"
+        if bool(row.drugs) == bool(row.problems):
+            raise ContentError(_TREND, where, "needs either drugs or problems")
+        for key, names in (("drugs", row.drugs), ("problems", row.problems)):
+            for name in names:
+                self._need_set(_TREND, f"{where}.{key}", name)
+        return LanePlan(
+            row.title,
+            tuple(row.drugs),
+            tuple(row.problems),
+            self._optional(f"{where}.last_dose", row.last_dose, definitions),
+            self._optional(f"{where}.acts_until", row.acts_until, definitions),
+        )
+
+    def _optional(self, key: str, name: str, definitions: ModuleType) -> Callable[..., Any] | None:
+        return self._definition(_TREND, key, name, definitions) if name else None
 
     # -- one family ----------------------------------------------------------------------------
 
@@ -356,7 +415,7 @@ class _Loader:
 
     def _definition(
         self, file: str, key: str, name: str, definitions: ModuleType
-    ) -> Callable[[Any], Any]:
+    ) -> Callable[..., Any]:
         found = getattr(definitions, name, None)
         if not callable(found):
             raise ContentError(file, key, f"shared/definitions.py has no {name}")

@@ -2,16 +2,19 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cache, cached_property
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlsplit
 
 from flask import Flask, Response, g, request
+from markupsafe import Markup
 
 from cds_service.answering import Answering
+from cds_service.api_page import ApiPage
 from cds_service.cards import OVERRIDE_REASONS
 from cds_service.config import Settings, fixtures_dir
 from cds_service.content import Content
@@ -19,6 +22,7 @@ from cds_service.errors import CdsError, NotAllowed, TooLarge, WrongMediaType
 from cds_service.fhir_endpoint import FhirEndpoint
 from cds_service.playground import Answered, Chosen, Fired, Playground
 from cds_service.playground_page import HEADERS, PlaygroundPage, Shown
+from cds_service.trend_page import svg
 
 HTML = "text/html"
 _STATIC = Path(__file__).resolve().parent / "static"
@@ -49,6 +53,30 @@ def add_open_pages(
 
     _add_file(app, "playground.css", "text/css")
     _add_file(app, "playground.mjs", "text/javascript")
+    _add_file(app, "trend.css", "text/css")
+    _add_docs(app, settings.public_url, content)
+
+
+def _add_docs(app: Flask, public_url: str, content: Content) -> None:
+    @cache
+    def page() -> ApiPage:
+        """Made for the first who asks: that takes longer than the start."""
+        return ApiPage(content, urlsplit(public_url).path, fixtures_dir() / "exchanges")
+
+    @app.get("/docs")
+    def show_docs() -> Response:
+        url = public_url or request.host_url.rstrip("/")
+        body = page().html(url, (("/", "Playground"), *_links(app)))
+        return Response(body, mimetype=HTML, headers=HEADERS)
+
+    _add_file(app, "docs.css", "text/css")
+    _add_file(app, "docs.mjs", "text/javascript")
+
+
+def _links(app: Flask) -> tuple[tuple[str, str], ...]:
+    """The other pages that there are."""
+    rules = {x.rule for x in app.url_map.iter_rules()}
+    return tuple(x for x in _OTHER_PAGES if x[0] in rules)
 
 
 def prefers_html() -> bool:
@@ -84,6 +112,7 @@ class _Pages:
         demo: FhirEndpoint | None,
     ) -> None:
         self._app = app
+        self._answering = answering
         self._settings = settings
         self._silent_because = "" if answering.issued is not None else _NO_STORE
         folder = fixtures_dir() / "patients"
@@ -131,12 +160,16 @@ class _Pages:
         if "save" in request.form:
             return self._saved(*self._playground.as_fixture(body, fired))
         notice += self._changed(fired) if notice else ()
-        return self._html(chosen, Shown(fired, fired.refused, notice), fired.answer.status)
+        trends = self._trends(service.id, body) if fired.answer.status == 200 else ()
+        page = Shown(fired, fired.refused, notice, trends=trends)
+        return self._html(chosen, page, fired.answer.status)
+
+    def _trends(self, service_id: str, body: bytes) -> tuple[Markup, ...]:
+        found = self._answering.trends(service_id, body)
+        return tuple(svg(x, f"trend-{n}") for n, x in enumerate(found, 1))
 
     def _html(self, chosen: Chosen, shown: Shown, status: int = 200) -> Response:
-        rules = {x.rule for x in self._app.url_map.iter_rules()}
-        links = [x for x in _OTHER_PAGES if x[0] in rules]
-        shown = Shown(shown.fired, shown.wrong, shown.notice, self._silent_because, links)
+        shown = replace(shown, silent_because=self._silent_because, links=_links(self._app))
         body = self._page.html(chosen, shown)
         return Response(body, status=status, mimetype=HTML, headers=HEADERS)
 

@@ -64,6 +64,7 @@ class Shown:
     notice: tuple[str, ...] = ()
     silent_because: str = ""
     links: Sequence[tuple[str, str]] = ()
+    trends: Sequence[Markup] = ()
 
 
 class PlaygroundPage:
@@ -98,6 +99,5 @@ class PlaygroundPage:
             "counted": [(name, n) for name, n in counted if n],
             "places": {x: f"resource-{n}" for n, x in enumerate(fired.resources)} if fired else {},
             "sandbox": playground.sandbox(chosen, fired.service) if fired else "",
-            "trends": (),  # each as SVG
         }
         return self._template.render(made).encode()

@@ -105,6 +105,9 @@ MISTAKES = [
     ("card", r"\A", "colour = 1\n", "colour"),
     ("card", r"(\[variant.older\])", r"\1\ncolour = 1", "variant.older.*colour"),
     ("vignette_names", r"\A", "colour = 1\n", "colour"),
+    ("trend", r"\A", "colour = 1\n", "colour"),
+    ("trend", r"measure += \"ggt\"", 'measure = "ggt"\ncolour = 1', r"panel\[1\].*colour"),
+    ("trend", r"\[\[lane\]\]", "[[lane]]\ncolour = 1", r"lane\[0\].*colour"),
     # a key that is missing
     ("about", r"version *=.*\n", "", "version"),
     ("limits", r"(low_cap .*)unit = \"U/L\",", r"\1", "low_cap.*unit"),
@@ -145,6 +148,17 @@ MISTAKES = [
     ("service", r"codes *= \[\"obs-alp-total\"\]", 'codes = ["obs-ap"]', "alp.codes.*obs-ap"),
     ("service", r"codes = \[\"obs-\*\"\]", 'codes = ["lab-*"]', "labs.codes.*lab-"),
     ("service", r"except_codes = \[.*\]", 'except_codes = ["obs-ap"]', "labs.except_codes.*obs-ap"),
+    ("trend", r"measure += \"ggt\"", 'measure = "ggtt"', r"panel\[1\].measure.*ggtt"),
+    ("trend", r"\"alp_values\"", '"alp_value"', r"panel\[0\].judged_by.*alp_value"),
+    ("trend", r"\"very_low_limit\"", '"low_limits"', r"panel\[0\].lines\[1\].limit.*low_limits"),
+    ("trend", r"\"med-denosumab\"", '"med-x"', r"lane\[0\].drugs.*med-x"),
+    ("trend", r"\"cond-aff\"", '"cond-x"', r"lane\[1\].problems.*cond-x"),
+    ("trend", r"\"lowered_until\"", '"until"', r"lane\[0\].acts_until.*until"),
+    ("trend", r"\"last_dose\"", '"dose"', r"lane\[0\].last_dose.*dose"),
+    ("trend", r"drugs +=", 'problems = ["cond-aff"]\ndrugs =', r"lane\[0\].*either drugs or"),
+    ("trend", r"drugs +=.*", "", r"lane\[0\].*either drugs or"),
+    ("trend", r"\"Fractures\"", '"Fractures of any bone at all"', r"lane\[1\].title.*24"),
+    ("measures", r"title = \"GGT\"", 'title = "Gamma-glutamyl transferase"', r"ggt.title.*over 24"),
     ("vignette_names", r"loinc 36916-5", "36916-5", "results.kappa.*36916-5"),
     ("vignette_names", r"loinc 36916-5", "loincs 36916-5", "results.kappa.*loincs"),
     ("vignette_names", r"(ggt  .*)loinc 2324-2", r"\1loinc 2324-2 GGT", "results.ggt.*GGT"),
@@ -251,13 +265,18 @@ def test_a_json_file_that_is_no_object_is_named(folder: Path, name: str, found: 
     [
         x
         for x in FILES
-        if x not in ("about", "card", "order", "rule", "set", "service", "vignettes")
+        if x not in ("about", "card", "order", "rule", "set", "service", "trend", "vignettes")
     ],
 )
 def test_a_file_that_is_missing_is_named(folder: Path, name: str) -> None:
     (folder / FILES[name]).unlink()
     error = refusal(folder)
     assert (error.file, error.why) == (FILES[name], "is missing")
+
+
+def test_a_content_may_have_no_picture(folder: Path) -> None:
+    (folder / FILES["trend"]).unlink()
+    assert load_content(folder).trend is None
 
 
 @pytest.mark.parametrize(

@@ -28,8 +28,9 @@ ORDER = (
     *("holdings", "facts", "rules", "orders", "content_files", "content_python", "content_laws"),
     *("content_references", "content"),
     *("site", "loading", "overrides", "evaluation", "cards", "issued", "feedback", "call_record"),
-    *("explanation", "answering", "discovery", "invariants"),
+    *("explanation", "axes", "trend", "answering", "discovery", "invariants"),
     *("rule_code", "rule_questions", "topic_shape", "topic_reading", "topics", "topic_pages"),
+    "trend_drawing",
     *(
         "openapi",
         "audit",
@@ -40,6 +41,8 @@ ORDER = (
         "chart_requests",
         "playground_checks",
         "playground",
+        "trend_page",
+        "api_page",
         "playground_page",
         "vignette_rows",
         "vignette_charts",
@@ -230,7 +233,7 @@ ORDINARY = {
     # Python and rich
     *("ast", "complete", "function", "lambda", "panel", "raise", "ratio", "union"),
     # this design's own: a delivery of prefetch, orders, variants and words of a card
-    *("delivery", "explanation", "order", "share", "variant", "whole", "words"),
+    *("delivery", "exchange", "explanation", "order", "share", "variant", "whole", "words"),
     # plain English
     *(
         "another",

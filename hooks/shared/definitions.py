@@ -42,6 +42,7 @@ from hooks.shared.exposure import (
     first_antiresorptive,
     last_dated_dose,
     last_dose,
+    lowered_until,
     on_antiresorptive,
     on_enzyme_replacement,
     recent_cytotoxic,
@@ -136,6 +137,7 @@ from hooks.shared.readings import (
     is_very_low,
     latest_of_each_day,
     looks_like_edta,
+    low_limit,
     low_rule_readings,
     names_same_specimen,
     newer_unreadable,
@@ -143,6 +145,7 @@ from hooks.shared.readings import (
     nothing_usable,
     shares_specimen,
     spoilt_readings,
+    very_low_limit,
 )
 
 __all__ = [
@@ -212,9 +215,11 @@ __all__ = [
     "look_back",
     "looks_like_edta",
     "low_alp_is_a_warning",
+    "low_limit",
     "low_readings",
     "low_rule_readings",
     "lowered_by_drug",
+    "lowered_until",
     "lytic_lesion",
     "marrow_malignancies",
     "marrow_malignancy",
@@ -262,5 +267,6 @@ __all__ = [
     "unexcused_normal",
     "unexplained_lesions",
     "unexposed_readings",
+    "very_low_limit",
     "vital_tests",
 ]

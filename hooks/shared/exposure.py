@@ -61,11 +61,17 @@ def exposed_on(patient: PatientFacts, moment: Moment) -> bool:
     return any(_covers(patient, drug, moment) for drug in antiresorptives(patient))
 
 
-def _covers(patient: PatientFacts, drug: Drug, moment: Moment) -> bool:
+def lowered_until(patient: PatientFacts, drug: Drug) -> int | None:
+    """The last day on which a record's drug may still lower ALP; None without any date."""
     last = last_dose(patient, drug)
-    if drug.first is None or last is None:
+    return None if last is None else last + _window(patient, drug).days
+
+
+def _covers(patient: PatientFacts, drug: Drug, moment: Moment) -> bool:
+    until = lowered_until(patient, drug)
+    if drug.first is None or until is None:
         return drug.runs  # an undated record counts on every day while it is active
-    return drug.first.first < moment.last and moment.first <= last + _window(patient, drug).days
+    return drug.first.first < moment.last and moment.first <= until
 
 
 @finding

@@ -322,28 +322,40 @@ def is_below(judged: Judged, limit: Quantity) -> bool:
     return judged.measured.has_unit and judged.value.below(limit) is True
 
 
+def low_limit(patient: PatientFacts, reading: Reading) -> Quantity | None:
+    """Below what a reading is low for this patient on its day; None when no limit is known."""
+    limit, low = patient.limit, reading.low
+    if low is None:
+        return None
+    if reading.in_pregnancy:
+        return limit.pregnancy_low
+    if not reading.adult:
+        return low.times(limit.child_low_share) if reading.low_limit_replaced else low
+    if not reading.absolute:
+        return low
+    capped = low if low.below(limit.low_cap) else limit.low_cap
+    return capped if capped.above(limit.surely_low) else limit.surely_low
+
+
 def is_low(patient: PatientFacts, reading: Reading) -> bool:
     """Whether a reading is proven to be low for this patient on its day."""
-    limit, value = patient.limit, reading.value
-    if reading.low is None:
-        return False
-    if reading.in_pregnancy:
-        return value.below(limit.pregnancy_low) is True
-    if not reading.adult:
-        if reading.low_limit_replaced:
-            return reading.is_below(limit.child_low_share)
-        return reading.is_low
-    if not reading.absolute:
-        return reading.is_low
-    under_cap = reading.is_low and value.below(limit.low_cap) is True
-    return under_cap or value.below(limit.surely_low) is True
+    limit = low_limit(patient, reading)
+    return limit is not None and reading.value.below(limit) is True
+
+
+def very_low_limit(patient: PatientFacts, reading: Reading) -> Quantity | None:
+    """Below what a reading is so low that little but hypophosphatasia explains it; None when no
+    limit is known.
+    """
+    if reading.adult and reading.absolute:
+        return patient.limit.very_low
+    return reading.low.times(patient.limit.very_low_share) if reading.low is not None else None
 
 
 def is_very_low(patient: PatientFacts, reading: Reading) -> bool:
     """Whether a reading is so low that little but hypophosphatasia explains it."""
-    if reading.adult and reading.absolute:
-        return reading.value.below(patient.limit.very_low) is True
-    return reading.is_below(patient.limit.very_low_share)
+    limit = very_low_limit(patient, reading)
+    return limit is not None and reading.value.below(limit) is True
 
 
 def is_low_for_a_child(patient: PatientFacts, reading: Reading) -> bool:
