@@ -48,6 +48,7 @@ from cds_service.loading import load_content
 from cds_service.logs import places
 from cds_service.metrics import CONTENT_TYPE, Metrics
 from cds_service.observing import Observing, Readiness
+from cds_service.open_pages import add_open_pages
 from cds_service.overrides import Overrides
 from cds_service.rates import Limits, address_of
 from cds_service.store import Store
@@ -124,6 +125,8 @@ def create_app(
         _add_metrics(app, metrics)
     if demo is not None:
         _add_fhir(app, demo)
+    if settings.open:
+        add_open_pages(app, settings, answering, content, demo)
     _add_index(app, answering, settings.public_url, demo is not None)
     _add_errors(app)
     return app

@@ -64,18 +64,19 @@ class Pages:
 
 def rendered(content: Content, prefix: str = "") -> Pages:
     """All pages of a content; `prefix` is the path under which the server is published."""
-    environment = _environment(prefix)
+    templates = environment(prefix)
     pages = topic_pages(content)
     listing = topic_list(content, pages)
     titles = {code: page.title for code, page in pages.items()}
     return Pages(
-        listing=_page(environment, "topics.html", listing, titles),
-        topics={x: _page(environment, "topic.html", page, titles) for x, page in pages.items()},
+        listing=_page(templates, "topics.html", listing, titles),
+        topics={x: _page(templates, "topic.html", page, titles) for x, page in pages.items()},
         style=(_HERE / "static" / "topics.css").read_bytes(),
     )
 
 
-def _environment(prefix: str) -> Environment:
+def environment(prefix: str) -> Environment:
+    """Where the templates of pages are rendered: nothing in a value is markup."""
     environment = Environment(
         loader=FileSystemLoader(_HERE / "templates"),
         autoescape=True,

@@ -41,8 +41,19 @@ ORDER = (
         "vignette_charts",
         "vignettes",
     ),
+    *("site_toml", "fixture_calls", "what_if", "what_if_page"),
     *("checking", "outgoing", "terminal_text", "dot_plot", "terminal", "report"),
-    *("app", "serving", "standing", "in_force", "demonstration", "minting", "cli", "__main__"),
+    *(
+        "open_pages",
+        "app",
+        "serving",
+        "standing",
+        "in_force",
+        "demonstration",
+        "minting",
+        "cli",
+        "__main__",
+    ),
 )
 
 
@@ -106,7 +117,7 @@ def test_clinical_python_breaks_no_law_of_the_loader(path: Path) -> None:
 @pytest.mark.parametrize(
     ("library", "where"),
     [
-        ("flask", {"app", "serving"}),
+        ("flask", {"app", "open_pages", "serving"}),
         ("werkzeug", {"app"}),
         ("granian", {"serving"}),
         ("requests", {"client_keys", "fhir_client", "demonstration"}),
