@@ -123,10 +123,7 @@ def create_app(
     _add_health(app, content, None if issued is None else Readiness(issued.store, metrics))
     if settings.metrics_address is None:
         _add_metrics(app, metrics)
-    if demo is not None:
-        _add_fhir(app, demo)
-    if settings.open:
-        add_open_pages(app, settings, answering, content, demo)
+    _add_open(app, settings, answering, demo)
     _add_index(app, answering, settings.public_url, demo is not None)
     _add_errors(app)
     return app
@@ -453,6 +450,16 @@ def _add_metrics(app: Flask, metrics: Metrics) -> None:
     @app.get("/metrics")
     def show_metrics() -> Response:
         return Response(metrics.text(), content_type=CONTENT_TYPE)
+
+
+def _add_open(
+    app: Flask, settings: Settings, answering: Answering, demo: FhirEndpoint | None
+) -> None:
+    """What is there for trying out."""
+    if demo is not None:
+        _add_fhir(app, demo)
+    if settings.open:
+        add_open_pages(app, settings, answering, answering.content, demo)
 
 
 def _add_fhir(app: Flask, endpoint: FhirEndpoint) -> None:

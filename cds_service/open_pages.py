@@ -68,7 +68,7 @@ def _add_what_if(app: Flask, settings: Settings, answering: Answering, content: 
     def give_site_file() -> Response:
         taken = {"Content-Disposition": 'attachment; filename="site.toml"'}
         text = page.toml(_query())
-        return Response(text, mimetype="application/toml", headers={**HEADERS, **taken})
+        return Response(text, mimetype="text/plain", headers={**HEADERS, **taken})
 
 
 def _query() -> dict[str, str]:

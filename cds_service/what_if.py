@@ -30,7 +30,6 @@ from cds_service.topic_reading import in_words
 
 LIMITS, MODES = "limits.", "modes."  # what the names of fields begin with, as keys of a site file
 MOST_TYPED = 20  # characters in a field
-MOST_KEPT = 8  # comparisons
 _FETCH_SECONDS = 10.0
 _NUMBER = re.compile(r"[+-]?\d{1,15}(\.\d{1,15})?\Z", re.ASCII)
 
@@ -87,10 +86,13 @@ class CardLine:
 
 @dataclass(frozen=True, slots=True)
 class Why:
-    """A topic's verdict ("suppressed by off"), and the deciding question with its answer."""
+    """A topic's verdict ("suppressed by off"), the deciding question with its answer, and the
+    innermost of those behind it that was answered otherwise ("" for none).
+    """
 
     verdict: str
     text: str
+    inner: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,10 +119,17 @@ class Compared:
 
 
 class WhatIf:
-    """Compares contents on the fixture patients of a folder."""
+    """Compares contents on the fixture patients of a folder; keeps what it compared last."""
 
-    def __init__(self, content: Content, now: Callable[[], datetime], patients: Path) -> None:
+    def __init__(
+        self,
+        content: Content,
+        now: Callable[[], datetime],
+        patients: Path,
+        most_kept: int = 8,
+    ) -> None:
         self.content = content
+        self._most_kept = most_kept
         self.limits = {x.name: x for x in _limits(content)}
         self._now = now
         self._folder = patients
@@ -166,12 +175,11 @@ class WhatIf:
                 site.limit(limit.name, limit.shipped)
             except ContentError as error:
                 found[error.key] = error.why
-        if not found:
-            for table, names in ((LIMITS, self.limits), (MODES, self.content.modes)):
-                try:
-                    site.check({table.rstrip("."): set(names)}, set(site.file.prefetch.values()))
-                except ContentError as error:
-                    found[error.key] = error.why
+        for table, names in ((LIMITS, self.limits), (MODES, self.content.modes)):
+            try:
+                site.check({table.rstrip("."): set(names)}, set(site.file.prefetch.values()))
+            except ContentError as error:
+                found[error.key] = error.why
         return found
 
     def _changes(self, limits: Mapping[str, Any], modes: Mapping[str, Any]) -> Iterator[Change]:
@@ -200,7 +208,7 @@ class WhatIf:
                 if proposal.changes:
                     changed = load_content(self.content.folder, _as_file(proposal.text))
                 self._kept[key] = tuple(patients.compared(changed))
-                while len(self._kept) > MOST_KEPT:
+                while len(self._kept) > self._most_kept:
                     self._kept.popitem(last=False)
             self._kept.move_to_end(key)
             return self._kept[key]
@@ -309,17 +317,37 @@ def _moved(
             kind: Literal["comes", "goes", "changes"] = "changes"
             if old is None or new is None:
                 kind = "comes" if old is None else "goes"
-            silent = now[topic] if new is None else then[topic]
-            code = silent["reason"]["code"]
-            yield Moved(kind, old, new, _why(then[topic], code), _why(now[topic], code))
+            yield Moved(kind, old, new, *_whys(then[topic], now[topic], silent=new is None))
 
 
-def _why(verdict: TopicVerdict, code: str) -> Why:
-    """The verdict, and what was answered to the question that decided one of the two."""
+def _whys(then: TopicVerdict, now: TopicVerdict, *, silent: bool) -> tuple[Why, Why]:
+    """Why of both verdicts: the question that decided the one that is silent, now or then."""
+    code = (now if silent else then)["reason"]["code"]
+    old, new = _asked(then["evidence"], code), _asked(now["evidence"], code)
+    if old is None or new is None:
+        return _why(then, old, None), _why(now, new, None)
+    return _why(then, old, _otherwise(old, new)), _why(now, new, _otherwise(new, old))
+
+
+def _why(verdict: TopicVerdict, asked: AskedQuestion | None, inner: AskedQuestion | None) -> Why:
     by = f" by {verdict['by']}" if "by" in verdict else ""
-    asked = _asked(verdict["evidence"], code)
-    text = f"{asked['question']} {asked['answer']}" if asked else verdict["reason"]["text"]
-    return Why(f"{verdict['verdict'].replace('-', ' ')}{by}", text)
+    text = verdict["reason"]["text"] if asked is None else _answered(asked)
+    deeper = "" if inner is None or inner is asked else _answered(inner)
+    return Why(f"{verdict['verdict'].replace('-', ' ')}{by}", text, deeper)
+
+
+def _answered(asked: AskedQuestion) -> str:
+    return f"{asked['question']} {asked['answer']}"
+
+
+def _otherwise(asked: AskedQuestion, other: AskedQuestion) -> AskedQuestion:
+    """The innermost question behind one that was answered otherwise in another asking of it."""
+    others = {x["code"]: x for x in other.get("because", ())}
+    for inner in asked.get("because", ()):
+        known = others.get(inner["code"])
+        if known is not None and known["answer"] != inner["answer"]:
+            return _otherwise(inner, known)
+    return asked
 
 
 def _asked(questions: Sequence[AskedQuestion], code: str) -> AskedQuestion | None:

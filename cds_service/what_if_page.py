@@ -39,9 +39,7 @@ _SIGNS = {"comes": "+", "goes": "\N{MINUS SIGN}", "changes": "~", "stays": "="}
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One field of the form; `value` is what was typed, else what is in force, and `shipped` is ""
-    where that is what is shipped.
-    """
+    """One field of the form; `value` is what was typed, else what is in force (`here`)."""
 
     key: str
     label: str
@@ -50,6 +48,7 @@ class Field:
     value: str
     here: str
     shipped: str
+    is_shipped: bool
     file: str
     rows: tuple[str, ...]
     wrong: str
@@ -88,14 +87,16 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """All that the page shows; `chosen` are the calls of the chosen patient, `text` is "" where the
-    changes cannot be read.
+    """All that the page shows. `chosen` are the calls of the chosen patient, for whom `who` asks;
+    `moved` are the others that differ; `query` asks for the changes; `text` is "" where what was
+    typed cannot be read.
     """
 
     content: ContentVersion
     patients: tuple[str, ...]
     patient: str
     service: str
+    who: str
     groups: tuple[Group, ...]
     modes: Group
     wrong: Mapping[str, str]
@@ -103,7 +104,6 @@ class Shown:
     chosen: tuple[Compared, ...]
     moved: tuple[Compared, ...]
     counts: Mapping[str, int]
-    calls: int
     text: str
     query: str
 
@@ -117,7 +117,7 @@ class WhatIfPage:
         self._what_if = what_if
         self._content: Content = what_if.content
         self._environment = environment(prefix)
-        self._environment.filters["rows"] = _rows
+        self._environment.filters |= {"rows": _rows, "asks": _asks}
 
     def html(self, query: Mapping[str, str]) -> tuple[int, bytes]:
         """The page and its status: 422 where it says what was wrong in the query."""
@@ -139,31 +139,33 @@ class WhatIfPage:
         return f"{_HEAD.format(version=version)}\n{proposal.text.lstrip()}"
 
     def _shown(self, query: Mapping[str, str]) -> Shown:
-        typed, patient = _typed(query), query.get(_PATIENT, "")
+        typed, patient, service = _typed(query), query.get(_PATIENT, ""), query.get(_SERVICE, "")
         proposal = self._what_if.proposal(typed)
         wrong = dict(proposal.wrong)
         patients = self._what_if.patients()
         if patient and patient not in patients:
-            wrong[_PATIENT] = "is no fixture patient"
+            wrong[_PATIENT], patient = "is no fixture patient", ""
+        service = service if self._content.find(service) is not None else ""
         compared: tuple[Compared, ...] = ()
         if not wrong and (patient or proposal.changes):
             try:
                 compared = self._what_if.compared(proposal)
             except ContentError as error:
                 wrong[error.key] = error.why
+        chosen = _of(patient, service, compared)
         return Shown(
             content=content_version(self._content),
             patients=patients,
             patient=patient,
-            service=query.get(_SERVICE, ""),
+            service=service,
+            who=_who(patient, service),
             groups=tuple(self._limit_groups(typed, wrong)),
             modes=self._modes(typed, wrong),
             wrong=wrong,
             changes=proposal.changes,
-            chosen=tuple(_of(patient, query.get(_SERVICE, ""), compared)),
-            moved=tuple(x for x in compared if x.moved),
+            chosen=tuple(chosen),
+            moved=tuple(x for x in compared if x.moved and x not in chosen),
             counts=_counts(compared),
-            calls=len(compared),
             text="" if wrong else self._text(proposal),
             query=self._query(typed, proposal),
         )
@@ -200,7 +202,8 @@ class WhatIfPage:
             unit=_unit(limit.shipped),
             value=typed.get(key, here),
             here=here,
-            shipped="" if limit.here == limit.shipped else in_words(limit.shipped),
+            shipped=in_words(limit.shipped),
+            is_shipped=limit.here == limit.shipped,
             file=limit.file,
             rows=self._used_by.get(limit.name, ()),
             wrong=wrong.get(key, ""),
@@ -219,7 +222,8 @@ class WhatIfPage:
                 unit="",
                 value=typed.get(key, here),
                 here=here,
-                shipped="" if here == topic.card.mode else topic.card.mode,
+                shipped=topic.card.mode,
+                is_shipped=here == topic.card.mode,
                 file="",
                 rows=(topic.card.row,),
                 wrong=wrong.get(key, ""),
@@ -237,6 +241,12 @@ def _typed(query: Mapping[str, str]) -> dict[str, str]:
     }
 
 
+def _who(patient: str, service: str) -> str:
+    """The query that asks for a patient at a service, "" for nobody."""
+    asked = {_PATIENT: patient, _SERVICE: service}
+    return urlencode({name: x for name, x in asked.items() if x}) if patient else ""
+
+
 def _unit(quantity: Quantity) -> str:
     """The unit of a number as it is said of several."""
     return in_words(Quantity(quantity.value + 2, quantity.unit)).partition(" ")[2]
@@ -246,6 +256,10 @@ def _of(patient: str, service: str, compared: Sequence[Compared]) -> list[Compar
     """A patient's calls; those of the service where there are any."""
     found = [x for x in compared if x.call.patient == patient]
     return [x for x in found if x.call.service == service] or found
+
+
+def _asks(compared: Compared) -> str:
+    return _who(compared.call.patient, compared.call.service)
 
 
 def _counts(compared: Sequence[Compared]) -> dict[str, int]:
