@@ -17,6 +17,7 @@ from cds_service.what_if_page import WhatIfPage
 
 MOST_QUERY = 16_000  # bytes; every field of the what-if form takes about a third
 _STATIC = Path(__file__).resolve().parent / "static"
+_PAGES = (("/", "Playground"), ("/topics", "Topics"), ("/what-if", "What if"), ("/docs", "API"))
 _POLICY = (
     "default-src 'none'",
     "style-src 'self'",
@@ -61,7 +62,9 @@ def _add_what_if(app: Flask, settings: Settings, answering: Answering, content: 
 
     @app.get("/what-if")
     def show_what_if() -> Response:
-        status, html = page.html(_query())
+        rules = {x.rule for x in app.url_map.iter_rules()}
+        links = [x for x in _PAGES if x[0] in rules]
+        status, html = page.html(_query(), links)
         return Response(html, status=status, mimetype=HTML, headers=HEADERS)
 
     @app.get("/what-if.toml")

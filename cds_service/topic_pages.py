@@ -64,35 +64,35 @@ class Pages:
 
 def rendered(content: Content, prefix: str = "") -> Pages:
     """All pages of a content; `prefix` is the path under which the server is published."""
-    templates = environment(prefix)
+    made = environment(prefix)
     pages = topic_pages(content)
     listing = topic_list(content, pages)
     titles = {code: page.title for code, page in pages.items()}
     return Pages(
-        listing=_page(templates, "topics.html", listing, titles),
-        topics={x: _page(templates, "topic.html", page, titles) for x, page in pages.items()},
+        listing=_page(made, "topics.html", listing, titles),
+        topics={x: _page(made, "topic.html", page, titles) for x, page in pages.items()},
         style=(_HERE / "static" / "topics.css").read_bytes(),
     )
 
 
 def environment(prefix: str) -> Environment:
-    """Where the templates of pages are rendered: nothing in a value is markup."""
-    environment = Environment(
+    """What renders the templates, everything in them escaped."""
+    made = Environment(
         loader=FileSystemLoader(_HERE / "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals["prefix"] = prefix
-    environment.filters |= {
+    made.globals["prefix"] = prefix
+    made.filters |= {
         "amount": _amount,
         "counted": _counted,
         "parts": lambda text: list(_parts(text)),
         "system": lambda system: _SYSTEMS.get(system, system),
         "sentence": _sentence,
     }
-    return environment
+    return made
 
 
 def _page(

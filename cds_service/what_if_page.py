@@ -119,11 +119,13 @@ class WhatIfPage:
         self._environment = environment(prefix)
         self._environment.filters |= {"rows": _rows, "asks": _asks}
 
-    def html(self, query: Mapping[str, str]) -> tuple[int, bytes]:
-        """The page and its status: 422 where it says what was wrong in the query."""
+    def html(self, query: Mapping[str, str], links: Sequence[tuple[str, str]]) -> tuple[int, bytes]:
+        """The page and its status: 422 where it says what was wrong in the query. `links` are the
+        pages of this server, each with its name.
+        """
         shown = self._shown(query)
         html = self._environment.get_template("what-if.html").render(
-            shown=shown, mode_names=MODE_NAMES, most_typed=MOST_TYPED
+            shown=shown, links=links, mode_names=MODE_NAMES, most_typed=MOST_TYPED
         )
         return 422 if shown.wrong else 200, html.encode()
 
