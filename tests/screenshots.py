@@ -39,7 +39,7 @@ PICTURES = (
     Picture("playground-1400", _FIRED, 1400, 1200),
     Picture("trend", _FIRED, 900, 1400, element=".trend"),
     Picture("topic", "/topics/lowAlpPersistent", 900, 1200),
-    Picture("what-if", _CHANGED, 900, 1300),
+    Picture("what-if", _CHANGED, 900, 1090),
     Picture("docs", "/docs", 900, 1200),
 )
 

@@ -232,10 +232,6 @@ def test_without_a_plp_test_the_gene_test_is_offered_from_two_clearly_low_readin
     assert not any("alpl" in x["id"] for x in drafts(load_content(HOOKS), body))
 
 
-def test_a_count_below_one_is_no_defect(at: At) -> None:
-    assert explained(at("[limits]\nfewest_low_readings = 0.5\n"), request(()))["status"] == 200
-
-
 @pytest.mark.parametrize(
     ("name", "most", "more"),
     [

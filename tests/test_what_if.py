@@ -4,7 +4,9 @@ downloaded file answers, and it writes nothing.
 
 import gc
 import re
+import struct
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from html import unescape
 from pathlib import Path
@@ -30,6 +32,7 @@ from cds_service.what_if import WhatIf
 from tests.browser import is_too_wide, kept_out, opened
 from tests.exchanges import now
 from tests.loopback import ROOT, Running, running
+from tests.screenshots import PICTURES, take
 
 HOOKS = ROOT / "hooks"
 PATIENTS = fixtures_dir() / "patients"
@@ -190,6 +193,10 @@ def test_a_change_that_moves_no_card_says_so(ask: Ask) -> None:
     said = ask({"limits.grown_woman": "17.5"})
     assert "No card of any of the 29 fixture patients changes." in said
     assert "grown_woman = 17.5" in said
+
+
+def test_a_count_below_one_is_no_defect(ask: Ask) -> None:
+    assert "fewest_low_readings = 0.5" in ask({"limits.fewest_low_readings": "0.5"})
 
 
 def cards_at(url: str) -> CardsSaid:
@@ -509,3 +516,18 @@ def test_an_opened_group_of_fields_keeps_nobody_out(page: Page) -> None:
         page.locator("summary").nth(group).click()
     assert page.locator("form li:visible").count() > 23
     assert kept_out(page) == []
+
+
+# -- its picture -------------------------------------------------------------------------------
+
+
+def test_a_picture_is_taken_and_one_of_a_page_that_is_not_there_is_not(
+    browser: Browser, server: Running, tmp_path: Path
+) -> None:
+    [picture] = [x for x in PICTURES if x.name == "what-if"]
+    header = take(browser, server.url, picture, tmp_path).read_bytes()[:24]
+    assert header.startswith(b"\x89PNG")
+    assert struct.unpack(">II", header[16:]) == (picture.width, picture.height)
+    for wrong in (replace(picture, path="/nope"), replace(picture, element=".nope")):
+        with pytest.raises(ValueError, match="what-if: "):
+            take(browser, server.url, wrong, tmp_path)
