@@ -37,6 +37,7 @@ from cds_service.errors import (
     Overloaded,
     StoreDown,
     TooLarge,
+    UnknownPage,
     UnknownTopic,
     WrongMediaType,
 )
@@ -48,7 +49,7 @@ from cds_service.loading import load_content
 from cds_service.logs import places
 from cds_service.metrics import CONTENT_TYPE, Metrics
 from cds_service.observing import Observing, Readiness
-from cds_service.open_pages import add_open_pages
+from cds_service.open_pages import add_open_pages, prefers_html
 from cds_service.overrides import Overrides
 from cds_service.rates import Limits, address_of
 from cds_service.store import Store
@@ -123,8 +124,9 @@ def create_app(
     _add_health(app, content, None if issued is None else Readiness(issued.store, metrics))
     if settings.metrics_address is None:
         _add_metrics(app, metrics)
-    _add_open(app, settings, answering, demo)
-    _add_index(app, answering, settings.public_url, demo is not None)
+    if demo is not None:
+        _add_fhir(app, demo)
+    _add_index(app, settings, answering, demo)
     _add_errors(app)
     return app
 
@@ -188,6 +190,8 @@ _ROUTES = {
     "show_topic": "topics",
     "describe": "openapi",
     "fhir": "fhir",
+    "index": "page",
+    "fire": "page",
 }
 _ASKED_ALL_THE_TIME = ("live", "ready", "show_metrics")  # and of nobody's chart: not in the log
 
@@ -452,16 +456,6 @@ def _add_metrics(app: Flask, metrics: Metrics) -> None:
         return Response(metrics.text(), content_type=CONTENT_TYPE)
 
 
-def _add_open(
-    app: Flask, settings: Settings, answering: Answering, demo: FhirEndpoint | None
-) -> None:
-    """What is there for trying out."""
-    if demo is not None:
-        _add_fhir(app, demo)
-    if settings.open:
-        add_open_pages(app, settings, answering, answering.content, demo)
-
-
 def _add_fhir(app: Flask, endpoint: FhirEndpoint) -> None:
     @app.route("/fhir", defaults={"path": ""}, methods=["GET", "POST"])
     @app.route("/fhir/<rest:path>", methods=["GET", "POST"])
@@ -479,8 +473,10 @@ def _add_fhir(app: Flask, endpoint: FhirEndpoint) -> None:
         return response
 
 
-def _add_index(app: Flask, answering: Answering, public_url: str, has_fhir: bool) -> None:
-    """What there is here, for whoever opens the bare address."""
+def _add_index(
+    app: Flask, settings: Settings, answering: Answering, demo: FhirEndpoint | None
+) -> None:
+    """What there is here, for whoever opens the bare address; on the open server also as a page."""
     services = [service.id for _, service in answering.content.services()]
     paths = {
         "discovery": "/cds-services",
@@ -490,13 +486,18 @@ def _add_index(app: Flask, answering: Answering, public_url: str, has_fhir: bool
         "topics": "/topics",
         "openapi": "/openapi.json",
         "version": "/version",
-        **({"fhir": "/fhir", "patients": "/fhir/Patient"} if has_fhir else {}),
+        **({"fhir": "/fhir", "patients": "/fhir/Patient"} if demo is not None else {}),
     }
-    listed = {name: f"{public_url}{path}" for name, path in paths.items()}
+    listed = {name: f"{settings.public_url}{path}" for name, path in paths.items()}
 
     @app.get("/")
     def index() -> Response:
+        if prefers_html():
+            raise UnknownPage("There is no page here.")
         return _json(listed)
+
+    if settings.open:
+        add_open_pages(app, settings, answering, answering.content, demo)
 
 
 # -- errors ------------------------------------------------------------------------------------

@@ -10,13 +10,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
-from uuid import uuid4
 
 import requests
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from cds_service.chart_requests import hook_request
 from cds_service.config import fixtures_dir
 from cds_service.fhir_endpoint import FixturePatient, Ordering, load_patients
 from cds_service.terminal import counted, show_cards, show_explanation
@@ -111,7 +111,10 @@ def show_patients(console: Console, url: str, stays_up: bool = True) -> None:
     service_ids = {x["hook"]: x["id"] for x in services}
     for patient in load_patients(fixtures_dir() / "patients", datetime.now(UTC).date()):
         for ordering in (None, *patient.orders):
-            body = hook_request(url, patient, ordering)
+            hook = ordering.hook if ordering is not None else "patient-view"
+            drafted = ordering.context if ordering is not None else {}
+            # Without prefetch: the server reads the chart from the FHIR endpoint.
+            body = hook_request(patient.patient["id"], hook, drafted, f"{url}/fhir")
             service_id = service_ids[body["hook"]]
             found = _post(f"{url}/cds-services/{service_id}", body)
             if not found["cards"]:
@@ -171,23 +174,6 @@ def _show_table(console: Console, answers: Sequence[Answer]) -> None:
     console.print()
     console.rule("Who got what")
     console.print(table)
-
-
-def hook_request(url: str, patient: FixturePatient, ordering: Ordering | None = None) -> Json:
-    """A request without prefetch, of patient-view or of what is ordered: the server reads the chart
-    from the FHIR endpoint.
-    """
-    drafted = ordering.context if ordering is not None else {}
-    return {
-        "hook": ordering.hook if ordering is not None else "patient-view",
-        "hookInstance": str(uuid4()),
-        "fhirServer": f"{url}/fhir",
-        "context": {
-            "userId": "Practitioner/demo",
-            "patientId": patient.patient["id"],
-            **drafted,
-        },
-    }
 
 
 def _post(url: str, body: Json) -> Json:

@@ -63,6 +63,20 @@ class UnknownTopic(CdsError):
     code = "not-found"
 
 
+class UnknownPatient(CdsError):
+    """No fixture patient has that id."""
+
+    status = 404
+    code = "not-found"
+
+
+class UnknownPage(CdsError):
+    """There is no page here; the open server has some."""
+
+    status = 404
+    code = "not-found"
+
+
 class DataUnobtainable(CdsError):
     """Required data was neither sent nor could be fetched; `keys` names the prefetch keys."""
 

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 import msgspec
 
+from cds_service.chart_requests import hook_request
 from cds_service.clients import Caller
 from cds_service.content import Content
 from cds_service.fhir_client import Fetched
-from cds_service.fhir_endpoint import FhirEndpoint, FixturePatient, Ordering
+from cds_service.fhir_endpoint import FhirEndpoint, FixturePatient
 
 _BASE = "https://fixtures.example/fhir"  # never called
-_ANY_ID = "00000000-0000-4000-8000-000000000000"  # answers do not depend on it
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,18 +31,13 @@ def fixture_calls(patients: Iterable[FixturePatient], content: Content) -> Itera
         for ordering in (None, *patient.orders):
             hook = ordering.hook if ordering is not None else "patient-view"
             says = ordering.says if ordering is not None else patient.story
+            drafted = ordering.context if ordering is not None else {}
             identity = str(patient.patient["id"])
             for _, service in content.services():
                 if service.hook == hook:
-                    body = _body(identity, hook, ordering)
-                    yield FixtureCall(identity, hook, service.id, says, body)
-
-
-def _body(patient_id: str, hook: str, ordering: Ordering | None) -> bytes:
-    drafted = ordering.context if ordering is not None else {}
-    context = {"userId": "Practitioner/demo", "patientId": patient_id, **drafted}
-    call = {"hook": hook, "hookInstance": _ANY_ID, "fhirServer": _BASE, "context": context}
-    return msgspec.json.encode(call)
+                    body = hook_request(identity, hook, drafted, _BASE)
+                    encoded = msgspec.json.encode(body)
+                    yield FixtureCall(identity, hook, service.id, says, encoded)
 
 
 class FixtureFetcher:

@@ -1,38 +1,34 @@
-"""The pages that only the open server has; with app the only importer of flask."""
+"""The pages of the open server: the playground at `/` and what-if, with their style sheets and
+scripts.
+"""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
+from typing import Any, cast
 from urllib.parse import urlsplit
 
-from flask import Flask, Response, request
+from flask import Flask, Response, g, request
 
 from cds_service.answering import Answering
+from cds_service.cards import OVERRIDE_REASONS
 from cds_service.config import Settings, fixtures_dir
 from cds_service.content import Content
-from cds_service.errors import TooLarge
+from cds_service.errors import CdsError, NotAllowed, TooLarge, WrongMediaType
 from cds_service.fhir_endpoint import FhirEndpoint
-from cds_service.topic_pages import HTML
+from cds_service.playground import Answered, Chosen, Fired, Playground
+from cds_service.playground_page import HEADERS, PlaygroundPage, Shown
 from cds_service.what_if import WhatIf
 from cds_service.what_if_page import WhatIfPage
 
-MOST_QUERY = 16_000  # bytes; every field of the what-if form takes about a third
+HTML = "text/html"
 _STATIC = Path(__file__).resolve().parent / "static"
+_FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 _PAGES = (("/", "Playground"), ("/topics", "Topics"), ("/what-if", "What if"), ("/docs", "API"))
-_POLICY = (
-    "default-src 'none'",
-    "style-src 'self'",
-    "script-src 'self'",
-    "img-src 'self'",
-    "connect-src 'self'",
-    "form-action 'self'",
-    "base-uri 'none'",
-    "frame-ancestors 'none'",
-)
-HEADERS: Mapping[str, str] = {
-    "Content-Security-Policy": "; ".join(_POLICY),
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-}
+MOST_QUERY = 16_000  # bytes; every field of the what-if form takes about a third
+_NO_STORE = "This server was started without a store, so nothing can be reported to it."
 
 
 def add_open_pages(
@@ -42,29 +38,53 @@ def add_open_pages(
     content: Content,
     demo: FhirEndpoint | None,
 ) -> None:
-    """Adds the pages of the open server to an application."""
-    _add_what_if(app, settings, answering, content)
+    """Adds the pages to an open server; `/` stays JSON for whoever does not prefer HTML."""
+    pages = _Pages(app, settings, answering, content, demo)
+    listed = cast("Callable[[], Response]", app.view_functions["index"])
+
+    def show() -> Response:
+        return pages.show() if prefers_html() else listed()
+
+    app.view_functions["index"] = show
+
+    @app.post("/")
+    def fire() -> Response:
+        return pages.posted()
+
+    _add_file(app, "playground.css", "text/css")
+    _add_file(app, "playground.mjs", "text/javascript")
+    _add_what_if(app, settings, answering)
 
 
-def _add_static(app: Flask, name: str, mimetype: str) -> None:
-    def give() -> Response:
-        body = (_STATIC / name).read_bytes()
-        return Response(body, mimetype=mimetype, headers=HEADERS)
-
-    app.add_url_rule(f"/static/{name}", f"static {name}", give)
+def prefers_html() -> bool:
+    """Whether the caller would rather read a page; one that takes anything would not."""
+    return request.accept_mimetypes.best_match(("application/json", HTML)) == HTML
 
 
-def _add_what_if(app: Flask, settings: Settings, answering: Answering, content: Content) -> None:
-    patients, prefix = fixtures_dir() / "patients", urlsplit(settings.public_url).path
-    page = WhatIfPage(WhatIf(content, answering.now, patients), prefix)
-    _add_static(app, "what-if.css", "text/css")
-    _add_static(app, "what-if.mjs", "text/javascript")
+def _add_file(app: Flask, name: str, mimetype: str) -> None:
+    body = (_STATIC / name).read_bytes()
+    headers = {x: HEADERS[x] for x in ("Content-Security-Policy", "X-Content-Type-Options")}
+
+    @app.get(f"/static/{name}", endpoint=name)
+    def static_file() -> Response:
+        return Response(body, mimetype=mimetype, headers=headers)
+
+
+def _links(app: Flask) -> list[tuple[str, str]]:
+    """The pages that there are, each with its name."""
+    rules = {x.rule for x in app.url_map.iter_rules()}
+    return [x for x in _PAGES if x[0] in rules]
+
+
+def _add_what_if(app: Flask, settings: Settings, answering: Answering) -> None:
+    what_if = WhatIf(answering.content, answering.now, fixtures_dir() / "patients")
+    page = WhatIfPage(what_if, urlsplit(settings.public_url).path)
+    _add_file(app, "what-if.css", "text/css")
+    _add_file(app, "what-if.mjs", "text/javascript")
 
     @app.get("/what-if")
     def show_what_if() -> Response:
-        rules = {x.rule for x in app.url_map.iter_rules()}
-        links = [x for x in _PAGES if x[0] in rules]
-        status, html = page.html(_query(), links)
+        status, html = page.html(_query(), _links(app))
         return Response(html, status=status, mimetype=HTML, headers=HEADERS)
 
     @app.get("/what-if.toml")
@@ -79,3 +99,140 @@ def _query() -> dict[str, str]:
     if len(request.query_string) > MOST_QUERY:
         raise TooLarge(f"The query is over {MOST_QUERY} bytes.")
     return request.args.to_dict()
+
+
+def refuse_foreign_forms() -> None:
+    """Raises NotAllowed for a form on a page of another site: a browser would send it."""
+    origin = request.headers.get("Origin")
+    if origin is not None and origin.lower() != f"{request.scheme}://{request.host}".lower():
+        raise NotAllowed("A form on a page of another site is not taken.")
+
+
+class _Pages:
+    """Answers what is asked of the playground."""
+
+    def __init__(
+        self,
+        app: Flask,
+        settings: Settings,
+        answering: Answering,
+        content: Content,
+        demo: FhirEndpoint | None,
+    ) -> None:
+        self._app = app
+        self._settings = settings
+        self._silent_because = "" if answering.issued is not None else _NO_STORE
+        folder = fixtures_dir() / "patients"
+        self._url = settings.public_url
+        self._playground = Playground(content, folder, self._url, demo, answering.today)
+
+    @cached_property
+    def _page(self) -> PlaygroundPage:
+        """Made for the first who asks: that takes longer than the start."""
+        return PlaygroundPage(self._playground, urlsplit(self._url).path)
+
+    def show(self) -> Response:
+        """The page; a patient in the query is fired at once."""
+        chosen = Chosen(request.args.get("patient", ""), request.args.get("service", ""))
+        return self._answer(chosen, b"") if chosen.patient else self._html(chosen, Shown())
+
+    def posted(self) -> Response:
+        """The page after a form: a request, a Bundle or a file is fired, feedback is given before;
+        or the file of a fixture.
+        """
+        refuse_foreign_forms()
+        if request.mimetype not in _FORMS:
+            raise WrongMediaType("The body must be a form.")
+        limit = self._settings.max_body_bytes
+        if (request.content_length or 0) > limit:
+            why = TooLarge(f"What was sent is over {limit} bytes.")
+            return self._html(Chosen(), Shown(wrong=(why.text,)), why.status)
+        request.max_content_length = request.max_form_memory_size = limit
+        form, file = request.form, request.files.get("file")
+        sent = file.read() if file is not None else b""
+        again = form.get("request", "")
+        pasted = form.get("pasted", "") or sent.decode("utf-8", "replace")
+        chosen = Chosen(form.get("patient", ""), form.get("service", ""), pasted)
+        return self._answer(chosen, again.encode("utf-8", "replace") or sent)
+
+    def _answer(self, chosen: Chosen, sent: bytes) -> Response:
+        try:
+            _, service, body = self._playground.request_for(chosen, sent)
+            notice = self._reported(f"/cds-services/{service.id}/feedback")
+        except CdsError as error:
+            g.record.note_error(error)
+            wrong = (error.text, error.diagnostics)
+            return self._html(chosen, Shown(wrong=tuple(filter(None, wrong))), error.status)
+        fired = self._playground.fire(service, body, self._ask)
+        if "save" in request.form:
+            return self._saved(*self._playground.as_fixture(body, fired))
+        notice += self._changed(fired) if notice else ()
+        return self._html(chosen, Shown(fired, fired.refused, notice), fired.answer.status)
+
+    def _html(self, chosen: Chosen, shown: Shown, status: int = 200) -> Response:
+        links = [x for x in _links(self._app) if x[0] != "/"]
+        shown = Shown(shown.fired, shown.wrong, shown.notice, self._silent_because, links)
+        body = self._page.html(chosen, shown)
+        return Response(body, status=status, mimetype=HTML, headers=HEADERS)
+
+    def _saved(self, name: str, body: bytes) -> Response:
+        headers = {**HEADERS, "Content-Disposition": f'attachment; filename="{name}"'}
+        return Response(body, mimetype="application/json", headers=headers)
+
+    # -- calls ---------------------------------------------------------------------------------
+
+    def _ask(self, path: str, body: bytes) -> Answered:
+        """Calls a route of this server as a client would, through the same guards."""
+        called = self._app.test_request_context(
+            path,
+            method="POST",
+            data=body,
+            base_url=f"{request.scheme}://{request.host}",
+            content_type="application/json",
+            headers={"Accept": "application/json"},
+        )
+        with called:
+            response = self._app.full_dispatch_request()
+            answer = response.get_data()
+            seconds = dict(g.record.seconds)
+        code, _, reason = response.status.partition(" ")
+        return Answered(int(code), reason, tuple(response.headers.items()), answer, seconds)
+
+    def _reported(self, path: str) -> tuple[str, ...]:
+        """What became of the feedback in the form, nothing where there is none."""
+        item = _feedback(request.form)
+        if item is None:
+            return ()
+        answer = self._ask(path, json.dumps({"feedback": [item]}).encode())
+        if answer.status != 200:
+            return (f"The feedback was not taken: {answer.json['issue'][0]['details']['text']}",)
+        return (f"Feedback taken: {item['outcome']}. The hook was fired again.",)
+
+    def _changed(self, fired: Fired) -> tuple[str, ...]:
+        """What the answer to a card says now that it was reported on."""
+        topic = request.form.get("override", request.form.get("accept", "")).rpartition(" ")[2]
+        seen = next((x for x in fired.topics if x.code == topic), None)
+        if seen is None:
+            return ()
+        if seen.verdict == "fired":
+            return (f"“{seen.title}” is shown as before.",)
+        return (f"“{seen.title}” is silent now. {seen.found['reason']['text']}",)
+
+
+def _feedback(form: Any) -> dict[str, Any] | None:
+    """The item of feedback that a button stands for; None without one."""
+    item: dict[str, Any] = {"outcomeTimestamp": datetime.now(UTC).isoformat()}
+    if accepted := form.get("accept"):
+        card, _, rest = accepted.partition(" ")
+        suggestions = [{"id": rest.partition(" ")[0]}]
+        return {**item, "card": card, "outcome": "accepted", "acceptedSuggestions": suggestions}
+    if overridden := form.get("override"):
+        card = overridden.partition(" ")[0]
+        reason: dict[str, Any] = {}
+        if code := form.get(f"reason-{card}"):
+            reason["reason"] = {"system": OVERRIDE_REASONS, "code": code}
+        if comment := form.get(f"comment-{card}", "").strip():
+            reason["userComment"] = comment
+        given = {"overrideReason": reason} if reason else {}
+        return {**item, "card": card, "outcome": "overridden", **given}
+    return None

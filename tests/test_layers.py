@@ -28,7 +28,7 @@ ORDER = (
     *("holdings", "facts", "rules", "orders", "content_files", "content_python", "content_laws"),
     *("content_references", "content"),
     *("site", "loading", "overrides", "evaluation", "cards", "issued", "feedback", "call_record"),
-    *("explanation", "answering", "discovery"),
+    *("explanation", "answering", "discovery", "invariants"),
     *("rule_code", "rule_questions", "topic_shape", "topic_reading", "topics", "topic_pages"),
     *(
         "openapi",
@@ -37,6 +37,10 @@ ORDER = (
         "metrics",
         "observing",
         "fhir_endpoint",
+        "chart_requests",
+        "playground_checks",
+        "playground",
+        "playground_page",
         "vignette_rows",
         "vignette_charts",
         "vignettes",
@@ -125,6 +129,7 @@ def test_clinical_python_breaks_no_law_of_the_loader(path: Path) -> None:
         ("fhir", {"outgoing"}),
         ("click", {"cli"}),
         ("jinja2", {"topic_pages"}),
+        ("markdown_it", {"playground_page"}),
         ("rich", {"cli", "demonstration", "dot_plot", "terminal", "terminal_text"}),
     ],
 )

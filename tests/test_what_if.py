@@ -19,10 +19,10 @@ from flask.testing import FlaskClient
 from playwright.sync_api import Browser, Page
 
 from cds_service.app import create_app
+from cds_service.chart_requests import hook_request
 from cds_service.config import Settings, fixtures_dir
 from cds_service.content import Content
 from cds_service.content_files import SiteFile
-from cds_service.demonstration import hook_request
 from cds_service.fhir_endpoint import load_patients
 from cds_service.loading import load_content
 from cds_service.modes import Mode
@@ -205,10 +205,13 @@ def cards_at(url: str) -> CardsSaid:
     found = {}
     for patient in load_patients(PATIENTS, datetime.now(UTC).date()):
         for ordering in (None, *patient.orders):
-            body = hook_request(url, patient, ordering)
-            [service] = [x["id"] for x in services if x["hook"] == body["hook"]]
+            hook = "patient-view" if ordering is None else ordering.hook
+            drafted = {} if ordering is None else ordering.context
+            identity = patient.patient["id"]
+            body = hook_request(identity, hook, drafted, f"{url}/fhir")
+            [service] = [x["id"] for x in services if x["hook"] == hook]
             answer = requests.post(f"{url}/cds-services/{service}", json=body, timeout=30)
-            found[f"{patient.patient['id']} {service}"] = [
+            found[f"{identity} {service}"] = [
                 (x["source"]["topic"]["code"], x["indicator"], x["summary"])
                 for x in answer.json()["cards"]
             ]

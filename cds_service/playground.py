@@ -1,0 +1,469 @@
+"""The playground: one call fired as a client fires it, and all there is to show of it: cards, why,
+checks, times.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import date
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+from unicodedata import category
+from urllib.parse import quote, urlencode
+
+from cds_service.chart_requests import bundle_request, entries_of, fixture_request
+from cds_service.content import Content, Family
+from cds_service.content_files import Service
+from cds_service.dates import as_text
+from cds_service.errors import BrokenRequest, NotJson, UnknownPatient, UnknownService
+from cds_service.evaluation import DONE_OR_ORDERED, MOST_CARDS
+from cds_service.fhir_endpoint import FhirEndpoint, FixturePatient, load_patients, moved
+from cds_service.overrides import OVERRIDDEN, SHOWN_LATELY
+from cds_service.playground_checks import Check, Checks
+from cds_service.topic_shape import QuestionAsked, TopicPage
+from cds_service.topics import topic_pages
+
+Json = dict[str, Any]
+# Posts a body to a path of this server and tells what it was answered with.
+Ask = Callable[[str, bytes], "Answered"]
+
+SANDBOX = "https://sandbox.cds-hooks.org/"
+MOST_LEAVES = 4
+_SCREENS = {"patient-view": "patient-view", "order-select": "rx-view", "order-sign": "rx-sign"}
+_UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+_LIMITS = re.compile(r"(?P<numbers>.*) \((?P<source>[\w-]+)\)\Z")
+# The order in which verdicts stand on the page: what would interest first.
+VERDICTS = (
+    *("fired", "suppressed", "data-missing", "data-unusable"),
+    *("not-met", "not-applicable"),
+)
+PHASES = {
+    "decode": "reading the request",
+    "fetch": "fetching what was not sent",
+    "facts": "putting the chart in order",
+    "rules": "rules and what holds cards back",
+    "cards": "writing the cards",
+    "total": "in all, from first byte to answer",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What a call was answered with; `seconds` is how long each of its phases took."""
+
+    status: int
+    reason: str
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def json(self) -> Json:
+        """The body as JSON."""
+        found: Json = json.loads(self.body)
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """What is filled in on the form: a fixture patient's id, a service's id ("" for the one of the
+    hook), and what was pasted.
+    """
+
+    patient: str = ""
+    service: str = ""
+    pasted: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TopicSeen:
+    """What became of a topic: its verdict as the explanation has it, and what would have to differ
+    for it to fire.
+    """
+
+    code: str
+    row: str
+    title: str
+    found: Json
+    differs: tuple[str, ...]
+
+    @property
+    def verdict(self) -> str:
+        """The verdict's name."""
+        return str(self.found["verdict"])
+
+
+@dataclass(frozen=True, slots=True)
+class Fired:
+    """One call with its answer, and all that is shown of it."""
+
+    service: Service
+    url: str
+    request: str
+    curl: str
+    answer: Answered
+    cards: tuple[Json, ...]
+    refused: tuple[str, ...]
+    topics: tuple[TopicSeen, ...]
+    data: tuple[Json, ...]
+    hints: tuple[str, ...]
+    as_of: str
+    resources: Mapping[str, str]
+    checks: tuple[Check, ...]
+
+    @property
+    def times(self) -> list[tuple[str, float]]:
+        """Each phase in words, with its milliseconds."""
+        spent = self.answer.seconds
+        return [(said, spent[name] * 1000) for name, said in PHASES.items() if name in spent]
+
+
+class Playground:
+    """Makes requests of what was chosen, fires them and reads what came back; `url` is the server's
+    own address, `fhir` the FHIR endpoint with the fixture patients where there is one.
+    """
+
+    def __init__(
+        self,
+        content: Content,
+        folder: Path,
+        url: str,
+        fhir: FhirEndpoint | None,
+        today: Callable[[], int],
+    ) -> None:
+        self.content = content
+        self.url = url
+        self._folder = folder
+        self._fhir = fhir
+        self._today = today
+        self._patients = lru_cache(maxsize=1)(self._loaded)
+
+    @property
+    def fhir_url(self) -> str:
+        """The base of the FHIR endpoint, "" without one."""
+        return f"{self.url}/fhir" if self._fhir is not None else ""
+
+    def patients(self) -> Mapping[str, FixturePatient]:
+        """The fixture patients of today by id, those first that tell most."""
+        return self._patients(self._today())
+
+    def _loaded(self, today: int) -> Mapping[str, FixturePatient]:
+        found = load_patients(self._folder, date.fromordinal(today))
+        found.sort(key=lambda x: (x.rank, not x.expect))
+        return {str(x.patient["id"]): x for x in found}
+
+    @cached_property
+    def pages(self) -> dict[str, TopicPage]:
+        """What is published of each topic."""
+        return topic_pages(self.content)
+
+    @cached_property
+    def _checks(self) -> Checks:
+        return Checks(self.content)
+
+    # -- what is asked -------------------------------------------------------------------------
+
+    def request_for(self, chosen: Chosen, sent: bytes) -> tuple[Family, Service, bytes]:
+        """The service that is called and the body it is sent; `sent` is a file, b"" for none. A
+        Bundle or a fixture is made a request, anything else goes as it is. Raises CdsError.
+        """
+        body = sent or chosen.pasted.encode("utf-8", "replace")
+        given = _object(body)
+        if not body.strip():
+            family, service = self._service(chosen.service, "patient-view")
+            if not chosen.patient:
+                raise NotJson("Nothing was pasted, and no file was chosen.")
+            fixture = self.patients().get(chosen.patient)
+            if fixture is None:
+                raise UnknownPatient("There is no fixture patient of that id.")
+            made = fixture_request(fixture, service.hook, family.keys, self.fhir_url)
+        elif "bundle" in given and "asOf" in given:
+            family, service = self._service(chosen.service, "patient-view")
+            fixture = self._fixture(given)
+            made = fixture_request(fixture, service.hook, family.keys)
+        elif given.get("resourceType") == "Bundle":
+            family, service = self._service(chosen.service, "patient-view")
+            made = bundle_request(given, service.hook, family.keys)
+        else:
+            family, service = self._service(chosen.service, given.get("hook"))
+            return family, service, body
+        return family, service, json.dumps(made, ensure_ascii=False, indent=1).encode()
+
+    def _service(self, service_id: str, hook: object) -> tuple[Family, Service]:
+        """The service of an id, else the first one of a hook, else the first; raises
+        UnknownService.
+        """
+        services = [*self.content.services()]
+        if service_id:
+            services = [x for x in services if x[1].id == service_id]
+        if not services:
+            raise UnknownService("No such service.")
+        return next((x for x in services if x[1].hook == hook), services[0])
+
+    def _fixture(self, given: Json) -> FixturePatient:
+        """A fixture that was saved, its dates moved to today."""
+        try:
+            as_of = date.fromisoformat(given["asOf"])
+            bundle = moved(given["bundle"], self._today() - as_of.toordinal())
+        except (TypeError, ValueError, OverflowError):
+            raise BrokenRequest("The fixture cannot be read.", "asOf must be a day") from None
+        fixture = FixturePatient(as_of, "", (), bundle if isinstance(bundle, dict) else {})
+        if not any(x.get("id") for x in _patients_of(fixture.bundle)):
+            raise BrokenRequest("The fixture cannot be read.", "bundle has no Patient with an id")
+        return fixture
+
+    # -- what comes back -----------------------------------------------------------------------
+
+    def fire(self, service: Service, body: bytes, ask: Ask) -> Fired:
+        """Calls the service, and asks why."""
+        path = f"/cds-services/{service.id}"
+        answer = ask(path, body)
+        why = ask(f"/explain/{service.id}", body)
+        explained = why.json if why.status == 200 else {}
+        text = body.decode("utf-8", "replace")
+        cards = tuple(answer.json["cards"]) if answer.status == 200 else ()
+        return Fired(
+            service=service,
+            url=f"{self.url}{path}",
+            request=visible(text),
+            curl=_curl(f"{self.url}{path}", text),
+            answer=answer,
+            cards=cards,
+            refused=() if answer.status == 200 else _said(answer.json),
+            topics=tuple(self._topics(explained.get("verdicts", []))),
+            data=tuple(explained.get("data", [])),
+            hints=tuple(explained.get("hint", [])),
+            as_of=explained.get("asOf", ""),
+            resources=self._resources(_object(body), explained),
+            checks=self._checks.of(service, body, answer.status, answer.body),
+        )
+
+    def _topics(self, verdicts: list[Json]) -> Iterator[TopicSeen]:
+        for found in sorted(verdicts, key=lambda x: VERDICTS.index(x["verdict"])):
+            page = self.pages[found["topic"]]
+            differs = tuple(self._differs(found))
+            yield TopicSeen(page.code, page.row, page.title, found, differs)
+
+    def title(self, code: str) -> str:
+        """A topic's title, or the code of what is no topic."""
+        page = self.pages.get(code)
+        return page.title if page is not None else code
+
+    def _differs(self, found: Json) -> Iterator[str]:
+        """What would have to differ for a topic to fire, as far as it was looked into."""
+        verdict, by, asked = found["verdict"], found.get("by", ""), found["evidence"]
+        if verdict == "fired":
+            return
+        if verdict == "suppressed":
+            yield self._would_free(by, found)
+        elif not asked or verdict == "data-missing":
+            yield f"The data would have to be there. {found['reason']['text']}"
+        else:
+            last = asked[-1]
+            wanted = {"no": "yes", "yes": "no"}.get(last["answer"], "known")
+            is_now = f"would have to be {wanted}; it is {last['answer']}."
+            yield f"The answer to “{last['question']}” {is_now}"
+            yield from _leaves(last)
+            yield "What the rule asks after that was not asked yet."
+
+    def _would_free(self, by: str, found: Json) -> str:
+        """What would let a card through that is held back."""
+        if by in (OVERRIDDEN, SHOWN_LATELY):
+            until = f"until {found['until']}" if "until" in found else "until its evidence changes"
+            return f"It would have to be later, or there be new evidence: it is silent {until}."
+        if by == DONE_OR_ORDERED:
+            return "One of its orders would have to be neither done nor ordered."
+        if by == MOST_CARDS:
+            return "Fewer cards would have to go before it: there are never more than three."
+        if by in ("shadow", "off"):
+            return f"Its mode would have to be on; it is {by}."
+        return f"“{self.title(by)}” would have to be silent: it goes first."
+
+    @cached_property
+    def numbers(self) -> Mapping[str, tuple[tuple[str, str], ...]]:
+        """What each question compares with, by its text: the number in words, and where it is
+        from.
+        """
+        found: dict[str, tuple[tuple[str, str], ...]] = {}
+        for page in self.pages.values():
+            for each in (page, *page.elsewhere):
+                sources = {x.says: _source(x.own, x.shipped) for x in each.limits}
+                for question in _all_of(each.questions):
+                    found[question.text] = tuple(
+                        (x, sources.get(x.rpartition(": ")[0], "")) for x in question.numbers
+                    )
+        return found
+
+    def limits(self, text: str) -> str:
+        """The limits of a number with where they are from in words."""
+        found = _LIMITS.match(text)
+        if found is None:
+            return text
+        low, _, high = found["numbers"].partition("-")
+        numbers = f"{low} to {high}" if low and high else f"from {low}" if low else f"up to {high}"
+        if not low and not high:
+            return "no limits"
+        return f"{numbers}, {self.content.words.limit_from.get(found['source'], found['source'])}"
+
+    def _resources(self, request: Json, explained: Json) -> Mapping[str, str]:
+        """The resources that the verdicts name, as JSON by their reference."""
+        sent = {f"{x.get('resourceType')}/{x.get('id')}": x for x in _sent(request)}
+        found = {}
+        for reference in sorted(_references(explained.get("verdicts", []))):
+            if reference in sent:
+                found[reference] = _indented(sent[reference])
+            elif self._fhir is not None and request.get("fhirServer") == self.fhir_url:
+                status, body = self._fhir.answer("GET", reference, "")
+                if status == 200:
+                    found[reference] = _indented(json.loads(body))
+        return found
+
+    # -- what can be taken along ---------------------------------------------------------------
+
+    def sandbox(self, chosen: Chosen, service: Service) -> str:
+        """The address that opens the CDS Hooks Sandbox with this patient; "" where no FHIR endpoint
+        has it.
+        """
+        if not self.fhir_url or chosen.patient not in self.patients():
+            return ""
+        asked = {
+            "fhirServiceUrl": self.fhir_url,
+            "patientId": chosen.patient,
+            "serviceDiscoveryURL": f"{self.url}/cds-services",
+            "screen": _SCREENS[service.hook],
+            "hook": service.hook,
+        }
+        return f"{SANDBOX}?{urlencode(asked, quote_via=quote)}"
+
+    def as_fixture(self, body: bytes, fired: Fired) -> tuple[str, bytes]:
+        """The name and the bytes of a fixture file: the chart that was sent, on its day, with the
+        cards that it got.
+        """
+        request = _object(body)
+        entries = [{"resource": x} for x in _sent(request, drafts=False)]
+        cards = [f"{x['source']['topic']['code']} {x['indicator']}" for x in fired.cards]
+        fixture: Json = {
+            "asOf": fired.as_of or as_text(self._today()),
+            "story": f"Saved from the playground: {fired.service.id}.",
+            "expect": cards if fired.service.hook == "patient-view" else [],
+            "bundle": {"resourceType": "Bundle", "type": "collection", "entry": entries},
+        }
+        ids = [x["id"] for x in _patients_of(fixture["bundle"]) if isinstance(x.get("id"), str)]
+        name = re.sub(r"[^A-Za-z0-9-]", "-", ids[0])[:64] if ids else "fixture"
+        return f"{name}.json", json.dumps(fixture, indent=1).encode()
+
+
+# -- texts and JSON ----------------------------------------------------------------------------
+
+
+def visible(text: str) -> str:
+    """The text with every character that is not seen as the escape that JSON has for it."""
+    return "".join(x if x in "\r\n\t" or category(x) not in _UNSEEN else _escape(x) for x in text)
+
+
+def _escape(x: str) -> str:
+    return json.dumps(x)[1:-1]
+
+
+def shown(text: str) -> str:
+    """A text of the chart on one line, of what can be seen in it, at most so long."""
+    line = " ".join("".join(x for x in text if x.isspace() or category(x) not in _UNSEEN).split())
+    return line if len(line) <= 200 else f"{line[:200]}…"
+
+
+def _indented(value: Any) -> str:
+    return visible(json.dumps(value, ensure_ascii=False, indent=1))
+
+
+def _never(_: str) -> None:
+    raise ValueError
+
+
+def _object(body: bytes) -> Json:
+    """The JSON object of a body; empty for anything else."""
+    try:
+        found = json.loads(body, parse_constant=_never)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _said(outcome: Json) -> tuple[str, ...]:
+    """What an OperationOutcome says."""
+    issue = outcome["issue"][0]
+    said = (issue["details"]["text"], issue.get("diagnostics", ""))
+    return tuple(shown(x) for x in said if x)
+
+
+def _curl(url: str, text: str) -> str:
+    """The command that sends the same, in ASCII: JSON has other characters in its texts only."""
+    text = "".join(x if x.isascii() else _escape(x) for x in visible(text))
+    said = text.split()
+    ends = next(x for n in range(len(said) + 1) if (x := f"REQUEST{n or ''}") not in said)
+    sent = "-H 'Content-Type: application/json' --data-binary @-"
+    return f"curl -sS {url} {sent} <<'{ends}'\n{text}\n{ends}"
+
+
+# -- questions and resources -------------------------------------------------------------------
+
+
+def _leaves(question: Json) -> Iterator[str]:
+    """The innermost questions that gave a question its answer, with what they rest on."""
+    waiting, seen = [question], 0
+    while waiting and seen < MOST_LEAVES:
+        each = waiting.pop(0)
+        behind = [x for x in each.get("because", []) if x["answer"] == each["answer"]]
+        waiting += behind
+        if behind or (each is question and not each["used"]):
+            continue
+        seen += 1
+        rests = [shown(f"{x.get('date', '')} {x.get('value', '')}") for x in each["used"][:2]]
+        rests = [x for x in rests if x]
+        yield f"{each['question']} {each['answer']}{': ' * bool(rests)}{'; '.join(rests)}"
+
+
+def _all_of(questions: list[QuestionAsked]) -> Iterator[QuestionAsked]:
+    for x in questions:
+        yield x
+        yield from _all_of(x.behind)
+
+
+def _source(own: bool, shipped: object) -> str:
+    """Which file a number is from."""
+    if shipped is not None:
+        return f"site file; shipped: {shipped}"
+    return "service.toml" if own else "shared/limits.toml"
+
+
+def _sent(request: Json, *, drafts: bool = True) -> Iterator[Json]:
+    """The resources of a request, each once."""
+    prefetch, context = request.get("prefetch"), request.get("context")
+    values = [*prefetch.values()] if isinstance(prefetch, dict) else []
+    if drafts and isinstance(context, dict):
+        values.append(context.get("draftOrders"))
+    seen: set[str] = set()
+    for value in values:
+        if not isinstance(value, dict):
+            continue
+        held = value.get("resourceType") == "Bundle"
+        for x in [x.get("resource") for x in entries_of(value)] if held else [value]:
+            if isinstance(x, dict) and (said := json.dumps(x, sort_keys=True)) not in seen:
+                seen.add(said)
+                yield x
+
+
+def _patients_of(bundle: Json) -> list[Json]:
+    found = [x.get("resource") for x in entries_of(bundle)]
+    return [x for x in found if isinstance(x, dict) and x.get("resourceType") == "Patient"]
+
+
+def _references(value: Any) -> set[str]:
+    """Every reference below verdicts."""
+    if isinstance(value, list):
+        return set().union(*map(_references, value))
+    if not isinstance(value, dict):
+        return set()
+    named = {value["reference"]} if isinstance(value.get("reference"), str) else set()
+    return named.union(*map(_references, value.values()))

@@ -1,0 +1,103 @@
+"""The page of the playground: HTML that is whole without its script, in which nothing of a chart is
+live.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from markdown_it import MarkdownIt
+from markupsafe import Markup
+
+from cds_service.playground import VERDICTS, Chosen, Fired, Playground, shown
+from cds_service.topic_pages import environment
+from cds_service.topics import topic_list
+
+_POLICY = (
+    "default-src 'none'",
+    *(f"{kind}-src 'self'" for kind in ("style", "script", "img", "connect")),
+    "form-action 'self'",
+    "base-uri 'none'",
+    "frame-ancestors 'none'",
+)
+# Of a page with a form: without a referrer a browser says "Origin: null" of it, as of a stranger's.
+HEADERS = {
+    "Content-Security-Policy": "; ".join(_POLICY),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "Cache-Control": "no-store",
+    "Vary": "Accept",
+}
+_NOT_IN_CARDS = (
+    *("code", "fence", "heading", "hr", "html_block", "html_inline", "image", "lheading"),
+    *("blockquote", "reference"),
+)
+_SHAPES = {
+    **{"fired": "●", "suppressed": "◐", "data-missing": "?", "data-unusable": "!"},
+    **{"not-met": "○", "not-applicable": "-"},
+}
+
+
+def _allowed(url: str) -> bool:
+    return re.match(r"https://[^\s\\]+\Z", url) is not None
+
+
+_markdown = MarkdownIt("commonmark", {"html": False}).disable([*_NOT_IN_CARDS])
+_markdown.validateLink = _allowed  # type: ignore[method-assign]
+
+
+def card_text(detail: str) -> Markup:
+    """A card's Markdown as HTML, of the few kinds of it that cards use."""
+    return Markup(_markdown.render(detail))
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What is on the page beside the form: an answer or why there is none, and what became of
+    feedback; `silent_because` says why there are no buttons for it, "" where there are.
+    """
+
+    fired: Fired | None = None
+    wrong: tuple[str, ...] = ()
+    notice: tuple[str, ...] = ()
+    silent_because: str = ""
+    links: Sequence[tuple[str, str]] = ()
+
+
+class PlaygroundPage:
+    """Renders the page; `prefix` is the path under which the server is published."""
+
+    def __init__(self, playground: Playground, prefix: str) -> None:
+        self._playground = playground
+        made = environment(prefix)
+        made.filters |= {
+            "card_text": card_text,
+            "json": lambda x: json.dumps(x, ensure_ascii=False, indent=1),
+            "limits": playground.limits,
+            "shown": lambda x: shown(str(x)),
+        }
+        made.globals["shapes"] = _SHAPES
+        self._template = made.get_template("playground.html")
+        self._about = topic_list(playground.content, playground.pages).content
+
+    def html(self, chosen: Chosen, page: Shown) -> bytes:
+        """The whole page."""
+        playground, fired = self._playground, page.fired
+        counted = (
+            [(x, sum(t.verdict == x for t in fired.topics)) for x in VERDICTS] if fired else []
+        )
+        made: dict[str, Any] = {
+            "shown": {"content": self._about},
+            "playground": playground,
+            "services": [service for _, service in playground.content.services()],
+            "chosen": chosen,
+            "page": page,
+            "fired": fired,
+            "counted": [(name, n) for name, n in counted if n],
+            "places": {x: f"resource-{n}" for n, x in enumerate(fired.resources)} if fired else {},
+            "sandbox": playground.sandbox(chosen, fired.service) if fired else "",
+            "trends": (),  # each as SVG
+        }
+        return self._template.render(made).encode()

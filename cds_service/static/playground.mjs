@@ -1,0 +1,46 @@
+// What is nicer with a script; without it the page is whole.
+for (const each of document.querySelectorAll(".scripted")) {
+  each.hidden = false;
+}
+
+// A link to a resource opens it.
+for (const link of document.querySelectorAll('a[href^="#resource-"]')) {
+  link.addEventListener("click", () => {
+    const place = document.getElementById(link.hash.slice(1));
+    place.closest("details").open = true;
+    place.focus();
+  });
+}
+
+for (const button of document.querySelectorAll("[data-copies]")) {
+  const label = button.textContent;
+  button.addEventListener("click", async () => {
+    const text = document.getElementById(button.dataset.copies).textContent;
+    try {
+      await navigator.clipboard.writeText(text);
+      button.textContent = "Copied";
+    } catch {
+      button.textContent = "Not copied: the text is below";
+    }
+    setTimeout(() => { button.textContent = label; }, 3000);
+  });
+}
+
+// A file that is dropped on the form is as good as one that is chosen, and fires at once.
+const own = document.getElementById("own");
+const file = document.getElementById("file");
+const over = (is) => own.classList.toggle("over", is);
+own.addEventListener("dragover", (event) => {
+  event.preventDefault();
+  over(true);
+});
+own.addEventListener("dragleave", () => over(false));
+own.addEventListener("drop", (event) => {
+  over(false);
+  if (event.dataTransfer.files.length > 0) {
+    event.preventDefault();
+    document.getElementById("pasted").value = "";
+    file.files = event.dataTransfer.files;
+    own.requestSubmit();
+  }
+});
