@@ -1,6 +1,4 @@
-"""The pages of the open server: the playground at `/` and what-if, with their style sheets and
-scripts.
-"""
+"""The pages of the open server: the playground at `/`, with its style sheet and script."""
 
 import json
 from collections.abc import Callable
@@ -25,9 +23,9 @@ from cds_service.what_if_page import WhatIfPage
 
 HTML = "text/html"
 _STATIC = Path(__file__).resolve().parent / "static"
+_MOST_QUERY = 16_000  # bytes; every field of the what-if form takes about a third
 _FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
-_PAGES = (("/", "Playground"), ("/topics", "Topics"), ("/what-if", "What if"), ("/docs", "API"))
-MOST_QUERY = 16_000  # bytes; every field of the what-if form takes about a third
+_OTHER_PAGES = (("/topics", "Topics"), ("/what-if", "What if"), ("/docs", "API"))
 _NO_STORE = "This server was started without a store, so nothing can be reported to it."
 
 
@@ -39,6 +37,7 @@ def add_open_pages(
     demo: FhirEndpoint | None,
 ) -> None:
     """Adds the pages to an open server; `/` stays JSON for whoever does not prefer HTML."""
+    _add_what_if(app, settings, answering)
     pages = _Pages(app, settings, answering, content, demo)
     listed = cast("Callable[[], Response]", app.view_functions["index"])
 
@@ -53,7 +52,6 @@ def add_open_pages(
 
     _add_file(app, "playground.css", "text/css")
     _add_file(app, "playground.mjs", "text/javascript")
-    _add_what_if(app, settings, answering)
 
 
 def prefers_html() -> bool:
@@ -68,37 +66,6 @@ def _add_file(app: Flask, name: str, mimetype: str) -> None:
     @app.get(f"/static/{name}", endpoint=name)
     def static_file() -> Response:
         return Response(body, mimetype=mimetype, headers=headers)
-
-
-def _links(app: Flask) -> list[tuple[str, str]]:
-    """The pages that there are, each with its name."""
-    rules = {x.rule for x in app.url_map.iter_rules()}
-    return [x for x in _PAGES if x[0] in rules]
-
-
-def _add_what_if(app: Flask, settings: Settings, answering: Answering) -> None:
-    what_if = WhatIf(answering.content, answering.now, fixtures_dir() / "patients")
-    page = WhatIfPage(what_if, urlsplit(settings.public_url).path)
-    _add_file(app, "what-if.css", "text/css")
-    _add_file(app, "what-if.mjs", "text/javascript")
-
-    @app.get("/what-if")
-    def show_what_if() -> Response:
-        status, html = page.html(_query(), _links(app))
-        return Response(html, status=status, mimetype=HTML, headers=HEADERS)
-
-    @app.get("/what-if.toml")
-    def give_site_file() -> Response:
-        taken = {"Content-Disposition": 'attachment; filename="site.toml"'}
-        text = page.toml(_query())
-        return Response(text, mimetype="text/plain", headers={**HEADERS, **taken})
-
-
-def _query() -> dict[str, str]:
-    """The query, the first of each name; raises TooLarge for one that no form of ours sends."""
-    if len(request.query_string) > MOST_QUERY:
-        raise TooLarge(f"The query is over {MOST_QUERY} bytes.")
-    return request.args.to_dict()
 
 
 def refuse_foreign_forms() -> None:
@@ -170,7 +137,8 @@ class _Pages:
         return self._html(chosen, Shown(fired, fired.refused, notice), fired.answer.status)
 
     def _html(self, chosen: Chosen, shown: Shown, status: int = 200) -> Response:
-        links = [x for x in _links(self._app) if x[0] != "/"]
+        rules = {x.rule for x in self._app.url_map.iter_rules()}
+        links = [x for x in _OTHER_PAGES if x[0] in rules]
         shown = Shown(shown.fired, shown.wrong, shown.notice, self._silent_because, links)
         body = self._page.html(chosen, shown)
         return Response(body, status=status, mimetype=HTML, headers=HEADERS)
@@ -236,3 +204,33 @@ def _feedback(form: Any) -> dict[str, Any] | None:
         given = {"overrideReason": reason} if reason else {}
         return {**item, "card": card, "outcome": "overridden", **given}
     return None
+
+
+# -- what if -----------------------------------------------------------------------------------
+
+
+def _add_what_if(app: Flask, settings: Settings, answering: Answering) -> None:
+    what_if = WhatIf(answering.content, answering.now, fixtures_dir() / "patients")
+    page = WhatIfPage(what_if, urlsplit(settings.public_url).path)
+    _add_file(app, "what-if.css", "text/css")
+    _add_file(app, "what-if.mjs", "text/javascript")
+
+    @app.get("/what-if")
+    def show_what_if() -> Response:
+        rules = {x.rule for x in app.url_map.iter_rules()}
+        links = [("/", "Playground"), *(x for x in _OTHER_PAGES if x[0] in rules)]
+        status, html = page.html(_query(), links)
+        return Response(html, status=status, mimetype=HTML, headers=HEADERS)
+
+    @app.get("/what-if.toml")
+    def give_site_file() -> Response:
+        taken = {"Content-Disposition": 'attachment; filename="site.toml"'}
+        text = page.toml(_query())
+        return Response(text, mimetype="text/plain", headers={**HEADERS, **taken})
+
+
+def _query() -> dict[str, str]:
+    """The query, the first of each name; raises TooLarge for one that no form of ours sends."""
+    if len(request.query_string) > _MOST_QUERY:
+        raise TooLarge(f"The query is over {_MOST_QUERY} bytes.")
+    return request.args.to_dict()
