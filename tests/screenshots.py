@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, FloatRect, Page
 
 from tests.browser import CHROMIUM, chromium
 from tests.loopback import ROOT, running
 
 FOLDER = ROOT / "docs" / "pictures"
 MOST_BYTES = 300_000
+MARGIN = 16  # pixels around an element
 _FIRED = "/?patient=low-alp-persistent&service=alp-review"
 _CHANGED = "/what-if?patient=low-alp-persistent-mild&service=alp-review&limits.low_cap=31"
 
@@ -72,9 +73,16 @@ def _taken(page: Page, picture: Picture) -> bytes:
     if not picture.element:
         return page.screenshot(animations="disabled", caret="hide")
     found = page.locator(picture.element).first
-    if not found.count():
-        raise ValueError(f"{picture.name}: {picture.path} has no {picture.element}")
-    return found.screenshot(animations="disabled", caret="hide")
+    box = found.bounding_box() if found.count() else None
+    if box is None:
+        raise ValueError(f"{picture.name}: {picture.path} shows no {picture.element}")
+    around: FloatRect = {
+        "x": max(box["x"] - MARGIN, 0),
+        "y": max(box["y"] - MARGIN, 0),
+        "width": box["width"] + 2 * MARGIN,
+        "height": box["height"] + 2 * MARGIN,
+    }
+    return page.screenshot(full_page=True, clip=around, animations="disabled", caret="hide")
 
 
 def main(names: Sequence[str]) -> None:
