@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
+from functools import cached_property
 from pathlib import Path
 from threading import Lock
 from typing import Any, Literal
@@ -238,7 +239,10 @@ class _Patients:
         self._calls = tuple(fixture_calls(patients, content))
         self._fetcher = FixtureFetcher(patients)
         self._in_force = self._answering(content)
-        self._before = [_cards(self._in_force, x) for x in self._calls]
+
+    @cached_property
+    def _before(self) -> list[tuple[CardLine, ...]]:
+        return [_cards(self._in_force, x) for x in self._calls]
 
     def _answering(self, content: Content) -> Answering:
         return Answering(content, self._fetcher, _FETCH_SECONDS, lambda: self._now)

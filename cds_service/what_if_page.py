@@ -274,9 +274,8 @@ def _rows(compared: Compared, with_all: bool = False) -> Iterator[Row]:
     """The cards that differ, and the others too where they are asked for."""
     for x in compared.moved:
         yield _row(x)
-    moved = {x.before or x.after for x in compared.moved}
     for card in compared.after if with_all else ():
-        if card in compared.before and card not in moved:
+        if card in compared.before:
             yield Row("stays", _SIGNS["stays"], card.title, card, card, None, None)
 
 

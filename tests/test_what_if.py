@@ -156,6 +156,7 @@ def test_a_card_that_goes_is_told_with_the_deciding_question_of_both_verdicts(as
     assert said.index("\N{MINUS SIGN} goes Persistently low ALP") < said.index(
         "Other fixture patients"
     )
+    assert said.count("goes Persistently low ALP") == 1
     assert "low-alp-unconfirmed at patient-view" in said
 
 
@@ -171,6 +172,7 @@ def test_a_card_that_only_changes_says_how(ask: Ask) -> None:
     before, after = said.split("~ changes Low ALP and raised PLP ")[1].split(" info ")[:2]
     assert before.startswith("warning Low ALP and raised PLP")
     assert after.startswith("Low ALP and raised PLP")
+    assert "= stays" not in said
 
 
 def test_a_card_that_stays_is_shown_of_the_chosen_patient_only(ask: Ask) -> None:
