@@ -20,7 +20,7 @@ NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 PACKAGE := import sys; print("python%d.%d-venv" % sys.version_info[:2])
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint check conformance verdicts words mutants fuzz bench soak sbom clean
+.PHONY: help demo test lint check conformance verdicts words mutants fuzz bench soak screenshots sbom clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile
@@ -59,6 +59,9 @@ bench: $(STAMP) $(BENCH_STAMP) ## write docs/performance.md anew; ten minutes on
 
 soak: $(STAMP) ## load and faults for ten minutes, and docs/testing.md told of it; ARGS="--minutes 1"
 	@$(BIN)/python -m bench.soak $(ARGS)
+
+screenshots: $(STAMP) ## take the pictures of docs/pictures anew; ARGS="what-if" takes some; needs Chromium
+	@$(BIN)/python -m tests.screenshots $(ARGS)
 
 sbom: $(STAMP) ## write build/sbom.json (CycloneDX): what is installed for running, and its licences
 	@rm -rf build/sbom && mkdir -p build $(dir $(SBOM))

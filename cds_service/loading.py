@@ -61,7 +61,7 @@ from cds_service.quantity import Quantity, Units
 from cds_service.resources import READ_TYPES
 from cds_service.results import MeasureOf
 from cds_service.rules import Rule
-from cds_service.site import Site
+from cds_service.site import Site, SiteText, site_text
 from cds_service.terminology import (
     SYSTEMS,
     Negation,
@@ -87,13 +87,16 @@ _BROKEN_IMPORTS = (SyntaxError, ImportError, NameError, AttributeError, TypeErro
 
 
 def load_content(
-    folder: Path, site: Path | None = None, modes: Mapping[str, Mode] | None = None
+    folder: Path,
+    site: Path | SiteText | None = None,
+    modes: Mapping[str, Mode] | None = None,
 ) -> Content:
-    """The content of a folder under a site's settings.
+    """The content of a folder under a site's settings: a file, or its text.
 
     Raises ContentError, naming file and key, for the first thing that is wrong.
     """
-    return _Loader(folder, Site(site), modes or {}).load()
+    text = site_text(site) if isinstance(site, Path) else site
+    return _Loader(folder, Site(text), modes or {}).load()
 
 
 class _Loader:

@@ -23,9 +23,12 @@ from cds_service.fhir_endpoint import FhirEndpoint
 from cds_service.playground import Answered, Chosen, Fired, Playground
 from cds_service.playground_page import HEADERS, PlaygroundPage, Shown
 from cds_service.trend_page import svg
+from cds_service.what_if import WhatIf
+from cds_service.what_if_page import WhatIfPage
 
 HTML = "text/html"
 _STATIC = Path(__file__).resolve().parent / "static"
+_MOST_QUERY = 16_000  # bytes; every field of the what-if form takes about a third
 _FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 _OTHER_PAGES = (("/topics", "Topics"), ("/what-if", "What if"), ("/docs", "API"))
 _NO_STORE = "This server was started without a store, so nothing can be reported to it."
@@ -39,6 +42,7 @@ def add_open_pages(
     demo: FhirEndpoint | None,
 ) -> None:
     """Adds the pages to an open server; `/` stays JSON for whoever does not prefer HTML."""
+    _add_what_if(app, settings, answering)
     pages = _Pages(app, settings, answering, content, demo)
     listed = cast("Callable[[], Response]", app.view_functions["index"])
 
@@ -235,3 +239,33 @@ def _feedback(form: Any) -> dict[str, Any] | None:
         given = {"overrideReason": reason} if reason else {}
         return {**item, "card": card, "outcome": "overridden", **given}
     return None
+
+
+# -- what if -----------------------------------------------------------------------------------
+
+
+def _add_what_if(app: Flask, settings: Settings, answering: Answering) -> None:
+    what_if = WhatIf(answering.content, answering.now, fixtures_dir() / "patients")
+    page = WhatIfPage(what_if, urlsplit(settings.public_url).path)
+    _add_file(app, "what-if.css", "text/css")
+    _add_file(app, "what-if.mjs", "text/javascript")
+
+    @app.get("/what-if")
+    def show_what_if() -> Response:
+        rules = {x.rule for x in app.url_map.iter_rules()}
+        links = [("/", "Playground"), *(x for x in _OTHER_PAGES if x[0] in rules)]
+        status, html = page.html(_query(), links)
+        return Response(html, status=status, mimetype=HTML, headers=HEADERS)
+
+    @app.get("/what-if.toml")
+    def give_site_file() -> Response:
+        taken = {"Content-Disposition": 'attachment; filename="site.toml"'}
+        text = page.toml(_query())
+        return Response(text, mimetype="text/plain", headers={**HEADERS, **taken})
+
+
+def _query() -> dict[str, str]:
+    """The query, the first of each name; raises TooLarge for one that no form of ours sends."""
+    if len(request.query_string) > _MOST_QUERY:
+        raise TooLarge(f"The query is over {_MOST_QUERY} bytes.")
+    return request.args.to_dict()

@@ -4,7 +4,7 @@ value.
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -16,16 +16,31 @@ from cds_service.modes import Mode, switched, unknown_topic
 from cds_service.orders import OrderTemplate
 from cds_service.quantity import Quantity
 from cds_service.terminology import Listed, ValueSet, local_text, plain_code, same_system
-from cds_service.toml_files import read_toml
+from cds_service.toml_files import bytes_of, parse_toml
+
+_LONGEST = {"d": 73_050, "a": 200}  # 200 years: dates end where calendars do
+
+
+@dataclass(frozen=True, slots=True)
+class SiteText:
+    """A site file: its name, and what is written in it."""
+
+    name: str
+    content: bytes
+
+
+def site_text(path: Path) -> SiteText:
+    """The site file at a path; raises ContentError when it cannot be read."""
+    return SiteText(path.name, bytes_of(path, path.name))
 
 
 class Site:
     """A site file applied to the content, piece by piece; without a file nothing changes."""
 
-    def __init__(self, path: Path | None) -> None:
-        self.file = SiteFile() if path is None else read_toml(path, SiteFile, path.parent)
-        self.name = "" if path is None else path.name
-        self.content = b"" if path is None else path.read_bytes()
+    def __init__(self, text: SiteText | None) -> None:
+        self.file = SiteFile() if text is None else parse_toml(text.name, text.content, SiteFile)
+        self.name = "" if text is None else text.name
+        self.content = b"" if text is None else text.content
         self.overrides: list[Override] = []
         self._check_time_zone()
 
@@ -117,6 +132,9 @@ class Site:
             here = here["value"]
         if isinstance(here, bool) or not isinstance(here, int | Decimal) or here < 0:
             raise self._wrong(f"limits.{name}", "must be a number from 0 on")
+        most = _LONGEST.get(shipped.unit)
+        if most is not None and here > most:
+            raise self._wrong(f"limits.{name}", f"must be at most {most} {shipped.unit}")
         unit = "" if shipped.unit == "1" else f" {shipped.unit}"
         self._note(f"limits.{name}", f"{shipped.value}{unit}", f"{here}{unit}")
         return Quantity(Decimal(here), shipped.unit)

@@ -19,12 +19,23 @@ _PART = re.compile(r"[^.\[\]]+")
 def read_toml(path: Path, kind: type[F], root: Path) -> F:
     """The file as its struct; raises ContentError naming file and key."""
     name = path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
+    return parse_toml(name, bytes_of(path, name), kind)
+
+
+def bytes_of(path: Path, name: str) -> bytes:
+    """What a file holds; raises ContentError with the name it goes by."""
     try:
-        found = tomllib.loads(path.read_text(encoding="utf-8"), parse_float=Decimal)
+        return path.read_bytes()
     except FileNotFoundError:
         raise ContentError(name, "", "is missing") from None
     except OSError as error:
         raise ContentError(name, "", f"cannot be read: {error.strerror}") from None
+
+
+def parse_toml(name: str, content: bytes, kind: type[F]) -> F:
+    """What a file of that name says, as its struct; raises ContentError naming file and key."""
+    try:
+        found = tomllib.loads(content.decode(), parse_float=Decimal)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ContentError(name, "", f"is not TOML: {error}") from error
     if at := _not_a_number(found):

@@ -48,6 +48,7 @@ ORDER = (
         "vignette_charts",
         "vignettes",
     ),
+    *("site_toml", "fixture_calls", "what_if", "what_if_page"),
     *("checking", "outgoing", "terminal_text", "dot_plot", "terminal", "report"),
     *("open_pages", "app", "serving", "apart", "standing", "in_force", "demonstration"),
     *("minting", "cli", "__main__"),

@@ -232,6 +232,20 @@ def test_without_a_plp_test_the_gene_test_is_offered_from_two_clearly_low_readin
     assert not any("alpl" in x["id"] for x in drafts(load_content(HOOKS), body))
 
 
+@pytest.mark.parametrize(
+    ("name", "most", "more"),
+    [
+        ("repeat_after", "73050", "73051"),
+        ("infant_age", "73050", "1e9"),
+        ("adult_age", "200", "201"),
+    ],
+)
+def test_no_limit_is_longer_than_200_years(at: At, name: str, most: str, more: str) -> None:
+    assert explained(at(f"[limits]\n{name} = {most}\n"), request())["status"] == 200
+    with pytest.raises(ContentError, match=rf"limits\.{name}: must be at most {most}"):
+        at(f"[limits]\n{name} = {more}\n")
+
+
 @pytest.mark.parametrize("five", ["5", '{ value = 5, unit = "1" }'])
 def test_a_limit_of_the_site_moves_cards(at: At, five: str) -> None:
     assert topics(at(f"[limits]\nfewest_low_readings = {five}\n"), request()) == []

@@ -183,7 +183,7 @@ def lie_apart(patient: PatientFacts, readings: Sequence[Reading]) -> bool:
     apart that chance or a passing illness does not explain both.
     """
     limit = patient.limit
-    if len(readings) < limit.fewest_low_readings.count:
+    if not readings or len(readings) < limit.fewest_low_readings.count:
         return False
     return readings[0].moment.first - readings[-1].moment.last >= limit.low_apart.days
 
