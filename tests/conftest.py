@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from playwright.sync_api import Browser
 from werkzeug.test import TestResponse
 
 from cds_service.app import create_app
 from cds_service.config import Settings, fixtures_dir
 from cds_service.fhir_endpoint import FhirEndpoint, FixturePatient, load_patients
+from tests.browser import chromium
 from tests.databases import KINDS, Cluster, Databases, cluster
 from tests.exchanges import TODAY, now, resolved
 from tests.invariants import faults
@@ -170,6 +172,13 @@ def whole(patients: dict[str, FixturePatient], templates: dict[str, str]) -> Who
         return body
 
     return make
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A browser for the tests of a file: while it runs, its event loop is in the way of others."""
+    with chromium() as started:
+        yield started
 
 
 @pytest.fixture(scope="session")
