@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache, cached_property
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -192,8 +193,9 @@ class _Pages:
             response = self._app.full_dispatch_request()
             answer = response.get_data()
             seconds = dict(g.record.seconds)
-        code, _, reason = response.status.partition(" ")
-        return Answered(int(code), reason, tuple(response.headers.items()), answer, seconds)
+        reason = HTTPStatus(response.status_code).phrase
+        headers = tuple(response.headers.items())
+        return Answered(response.status_code, reason, headers, answer, seconds)
 
     def _reported(self, path: str) -> tuple[str, ...]:
         """What became of the feedback in the form, nothing where there is none."""

@@ -30,7 +30,9 @@ Json = dict[str, Any]
 Ask = Callable[[str, bytes], "Answered"]
 
 SANDBOX = "https://sandbox.cds-hooks.org/"
-MOST_LEAVES = 4
+MOST_REASONS = 6
+MOST_ENTRIES = 2
+_PLAIN = ("yes", "no", "unknown")
 _SCREENS = {"patient-view": "patient-view", "order-select": "rx-view", "order-sign": "rx-sign"}
 _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 _LIMITS = re.compile(r"(?P<numbers>.*) \((?P<source>[\w-]+)\)\Z")
@@ -265,8 +267,35 @@ class Playground:
             wanted = {"no": "yes", "yes": "no"}.get(last["answer"], "known")
             is_now = f"would have to be {wanted}; it is {last['answer']}."
             yield f"The answer to “{last['question']}” {is_now}"
-            yield from _leaves(last)
+            yield from list(dict.fromkeys(self._rests_on(last)))[:MOST_REASONS]
             yield "What the rule asks after that was not asked yet."
+
+    def _rests_on(self, question: Json) -> Iterator[str]:
+        """The innermost questions that gave a question its answer; one that has none of that answer
+        behind it rests on all that is behind it.
+        """
+        behind = [x for x in question.get("because", []) if x["answer"] in _PLAIN]
+        alike = [x for x in behind if x["answer"] == question["answer"]]
+        for each in alike:
+            yield from self._rests_on(each)
+        if alike:
+            return
+        for each in (question, *([] if question["used"] else behind)):
+            if each["used"] or each is not question or self.numbers.get(question["question"]):
+                yield self._told(each)
+
+    def _told(self, question: Json) -> str:
+        """A question and its answer, with what was looked at and what that was compared with."""
+        entries = [self._entry(x) for x in question["used"][:MOST_ENTRIES]]
+        numbers = [x for x, _ in self.numbers.get(question["question"], ())]
+        said = f"{question['question']} {question['answer']}"
+        said += f" ({'; '.join(entries)})" if entries else ""
+        return said + (f"; compared with {'; '.join(numbers)}" if numbers else "")
+
+    def _entry(self, entry: Json) -> str:
+        said = " ".join(entry[x] for x in ("date", "value") if x in entry) or entry["reference"]
+        limits = f", limits {self.limits(entry['limits'])}" if "limits" in entry else ""
+        return shown(f"{said}{limits}")
 
     def _would_free(self, by: str, found: Json) -> str:
         """What would let a card through that is held back."""
@@ -407,21 +436,6 @@ def _curl(url: str, text: str) -> str:
 
 
 # -- questions and resources -------------------------------------------------------------------
-
-
-def _leaves(question: Json) -> Iterator[str]:
-    """The innermost questions that gave a question its answer, with what they rest on."""
-    waiting, seen = [question], 0
-    while waiting and seen < MOST_LEAVES:
-        each = waiting.pop(0)
-        behind = [x for x in each.get("because", []) if x["answer"] == each["answer"]]
-        waiting += behind
-        if behind or (each is question and not each["used"]):
-            continue
-        seen += 1
-        rests = [shown(f"{x.get('date', '')} {x.get('value', '')}") for x in each["used"][:2]]
-        rests = [x for x in rests if x]
-        yield f"{each['question']} {each['answer']}{': ' * bool(rests)}{'; '.join(rests)}"
 
 
 def _all_of(questions: list[QuestionAsked]) -> Iterator[QuestionAsked]:

@@ -12,14 +12,15 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
+import requests
 from playwright.sync_api import Browser, Page
 
 from cds_service.fhir_endpoint import load_patients
 from tests.browser import Seen, is_too_wide, kept_out, opened
 from tests.conftest import NAMES, PATIENTS
-from tests.exchanges import LOW, TODAY, Json, drop, request
+from tests.exchanges import LOW, TODAY, Json, bundle, drop, request
 from tests.loopback import Running, running
-from tests.test_hostile_text import HOSTILE, live_in
+from tests.test_hostile_text import DRUG, HOSTILE, called, live_in
 
 CHARTS: dict[str, Any] = {x: json.loads((PATIENTS / f"{x}.json").read_text("utf-8")) for x in NAMES}
 PERSISTENT = "low-alp-persistent"
@@ -58,9 +59,14 @@ def verdict(page: Page, topic: str) -> str:
     return found.partition(" ")[2].strip()
 
 
+def fill(page: Page, field: str, text: str) -> None:
+    """As pasting does; typing takes a while."""
+    page.eval_on_selector(field, "(field, text) => { field.value = text; }", text)
+
+
 def paste(page: Page, text: str) -> None:
     page.goto("/")
-    page.get_by_label("A CDS Hooks request").fill(text)
+    fill(page, "#pasted", text)
     page.locator("#own").get_by_role("button", name="Fire").click()
 
 
@@ -100,7 +106,7 @@ def test_a_verdict_opens_to_questions_limits_and_the_resource_behind_them(page: 
     assert "Is the ALP persistently low, off antiresorptives?" in said
     assert "how many low readings make a persistently low ALP: 2 (shared/limits.toml)" in said
     assert "35 to 104, limits of the report" in said
-    topic.get_by_role("link", name=re.compile("Observation/")).first.click()
+    topic.get_by_role("link", name=re.compile("Observation.")).first.click()
     shown = page.locator("pre:focus")
     assert json.loads(shown.inner_text())["resourceType"] == "Observation"
 
@@ -111,7 +117,8 @@ def test_a_silent_topic_says_what_would_have_to_differ(page: Page) -> None:
     topic.locator("summary").first.click()
     said = topic.locator(".differs").inner_text()
     assert "“Is the ALP raised: clearly, or for weeks?” would have to be yes; it is no." in said
-    assert re.search(r" no: \d{4}-\d\d-\d\d\S* \d+ U/L", said)
+    assert re.search(r"above its upper limit\? yes \(\S+ 150 IU/L, limits 40 to 129, ", said)
+    assert "compared with" in said
 
 
 def test_the_exchange_is_what_a_client_would_get(page: Page, server: Running) -> None:
@@ -197,7 +204,7 @@ def test_data_that_is_required_and_missing_is_explained_with_its_412(page: Page)
 def test_a_request_can_be_changed_and_fired_again(page: Page) -> None:
     page.goto(FIRED)
     changed = re.sub(r'"value": 2[0-9]\b', '"value": 70', page.input_value("#request"))
-    page.fill("#request", changed)
+    fill(page, "#request", changed)
     page.get_by_role("button", name="Fire this").click()
     assert "lowAlpPersistent warning" not in cards(page)
 
@@ -301,7 +308,7 @@ def test_the_sandbox_is_opened_with_patient_and_service(page: Page, server: Runn
 )
 def test_no_page_keeps_anybody_out(page: Page, path: str) -> None:
     page.goto(path)
-    page.eval_on_selector_all("details", "all => all.forEach(x => { x.open = true; })")
+    page.eval_on_selector_all(".topic", "all => all.forEach(x => { x.open = true; })")
     assert kept_out(page) == []
 
 
@@ -349,7 +356,8 @@ def test_the_keyboard_alone_fires_opens_and_overrides(page: Page) -> None:
 
 # -- hostile text ------------------------------------------------------------------------------
 
-EVERYTHING = " ".join(HOSTILE.values())
+EVERYTHING = " ".join(x for x in HOSTILE.values() if len(x) < 1000)
+LONG = " ".join(x for x in HOSTILE.values() if len(x) >= 1000)
 _KEPT = ("resourceType", "id", "reference", "system", "code", "status", "use", "comparator")
 
 
@@ -370,15 +378,15 @@ def hostile() -> Json:
     for entry in body["prefetch"]["results"]["entry"]:
         resource = entry["resource"]
         resource["valueQuantity"]["unit"] = "U/L"
-        resource["note"] = [{"text": EVERYTHING}]
+        resource["code"]["text"] = LONG
     patient = body["prefetch"]["patient"]
-    patient |= {"gender": "female", "name": [{"text": EVERYTHING, "family": EVERYTHING}]}
+    patient |= {"gender": "female", "name": [{"text": LONG, "family": EVERYTHING}]}
     more = {
         **body["prefetch"]["results"]["entry"][0]["resource"],
         "id": "o90",
         "status": EVERYTHING,
     }
-    odd = {"resourceType": "Observation", "id": EVERYTHING, "subject": {"reference": EVERYTHING}}
+    odd = {"resourceType": "Observation", "id": LONG, "subject": {"reference": EVERYTHING}}
     body["prefetch"]["results"]["entry"] += [{"resource": more}, {"resource": odd}]
     body["prefetch"][EVERYTHING] = {"resourceType": EVERYTHING}
     return body
@@ -396,21 +404,47 @@ def test_hostile_text_is_live_nowhere_on_the_page(page: Page) -> None:
     links = page.eval_on_selector_all("a", "all => all.map(x => x.protocol)")
     assert set(links) == {"http:"}
     shown = page.locator("main").inner_text()
-    assert [x for x in live_in(shown) if x.startswith("0x")] == []
+    unseen = [x for x in live_in(shown.replace("\t", " ")) if x.startswith("0x")]
+    assert unseen == []
     assert not is_too_wide(page)
     page.set_viewport_size({"width": 320, "height": 600})
     assert not is_too_wide(page)
 
 
+def quoting(text: str) -> Iterator[tuple[str, Json]]:
+    """Services and requests whose card repeats a text: of a diagnosis, of a draft order."""
+    quoted = request(LOW)
+    more = [called(f"Hypophosphatasia. {text}"), {**DRUG, "id": "d1"}]
+    quoted["prefetch"]["more"] = bundle(more)
+    yield "alp-review", quoted
+    ordered = request(LOW) | {"hook": "order-sign"}
+    drug = {"text": f"alendronic acid {text}", "coding": []}
+    draft = {**DRUG, "id": "d2", "status": "draft", "medicationCodeableConcept": drug}
+    ordered["context"]["draftOrders"] = bundle([draft])
+    yield "antiresorptive-safety-sign", ordered
+
+
 def test_no_detail_of_a_hostile_patient_is_live_in_a_client_that_renders_raw_html(
-    page: Page,
+    browser: Browser, server: Running
 ) -> None:
     """As the CDS Hooks Sandbox does; the text is put into a page without any policy."""
-    paste(page, json.dumps(hostile()))
-    answer = json.loads(page.locator("#response").inner_text())
-    assert answer["cards"]
-    for card in answer["cards"]:
-        page.set_content("<body></body>")
-        page.evaluate("text => { document.body.innerHTML = text; }", card["detail"])
-        assert page.evaluate("document.body.children.length") == 0
-        assert page.evaluate("document.body.textContent.length") > 100
+    details: list[str] = []
+    for text in HOSTILE.values():
+        for service, body in quoting(text):
+            answer = requests.post(f"{server.url}/cds-services/{service}", json=body, timeout=30)
+            details += [x["detail"] for x in answer.json()["cards"]]
+    assert sum("The entry reads: Hypophosphatasia" in x for x in details) == len(HOSTILE)
+    assert sum("alendronic acid" in x for x in details) == len(HOSTILE)
+    with opened(browser, server.url) as seen:
+        for detail in details:
+            seen.page.evaluate("text => { document.body.innerHTML = text; }", detail)
+            assert seen.page.evaluate("document.body.children.length") == 0, detail
+            assert seen.page.evaluate("document.body.textContent.length") > 100
+
+
+def test_a_card_that_repeats_hostile_text_shows_it_as_text(page: Page) -> None:
+    [_, (_, body)] = quoting(EVERYTHING)
+    paste(page, json.dumps(body))
+    detail = page.locator(".detail").first
+    assert "alendronic acid <script>alert(1)</script>" in detail.inner_text()
+    assert detail.locator("a, img, script, svg, h1, table, blockquote, code").count() == 0

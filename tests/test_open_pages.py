@@ -1,0 +1,263 @@
+"""What the routes of the pages answer, to whom, with which headers; nothing where they are off."""
+
+import json
+from datetime import UTC, datetime
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from cds_service.app import create_app
+from cds_service.config import Settings, fixtures_dir, migrations_dir
+from cds_service.fhir_endpoint import FhirEndpoint, load_patients
+from cds_service.store import Store
+from tests.exchanges import LOW, SERVICE, TODAY, Json, now, request
+from tests.invariants import strict_json
+
+HTML = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+FIRED = "/?patient=low-alp-persistent&service=alp-review"
+POLICY = {
+    "default-src 'none'",
+    "style-src 'self'",
+    "script-src 'self'",
+    "img-src 'self'",
+    "connect-src 'self'",
+    "form-action 'self'",
+    "base-uri 'none'",
+    "frame-ancestors 'none'",
+}
+STATIC = {"/static/playground.css": "text/css", "/static/playground.mjs": "text/javascript"}
+
+
+def fire(client: FlaskClient, body: Json | str | None = None, **form: Any) -> TestResponse:
+    headers = {**HTML, **form.pop("headers", {})}
+    if body is not None:
+        form["pasted"] = body if isinstance(body, str) else json.dumps(body)
+    return client.post("/", data=form, content_type="multipart/form-data", headers=headers)
+
+
+# -- who gets which ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("accept", [None, "*/*", "application/json", "application/json, text/html"])
+def test_the_list_stays_json_for_whoever_does_not_prefer_a_page(
+    client: FlaskClient, accept: str | None
+) -> None:
+    answer = client.get("/", headers={"Accept": accept} if accept else {})
+    assert (answer.status_code, answer.mimetype) == (200, "application/json")
+    assert answer.get_json()["discovery"] == "/cds-services"
+
+
+@pytest.mark.parametrize("path", ["/", FIRED, "/?patient=nobody", "/?service=nope&patient=x"])
+def test_a_page_has_a_strict_policy_and_is_not_kept(client: FlaskClient, path: str) -> None:
+    answer = client.get(path, headers=HTML)
+    assert answer.status_code == (404 if "nobody" in path or "nope" in path else 200)
+    assert answer.mimetype == "text/html"
+    assert set(answer.headers["Content-Security-Policy"].split("; ")) == POLICY
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert answer.headers["Vary"] == "Accept"
+
+
+def test_the_page_has_no_style_or_script_of_its_own(client: FlaskClient) -> None:
+    html = client.get(FIRED, headers=HTML).get_data(as_text=True)
+    assert " style=" not in html and "<style" not in html and " on" + "click" not in html
+    assert html.count("<script") == 1 == html.count('<script type="module" src="/static/')
+    assert "//" not in "".join(x.split('"')[0] for x in html.split(' src="')[1:])
+
+
+@pytest.mark.parametrize("path", STATIC)
+def test_what_the_page_needs_comes_from_here(client: FlaskClient, path: str) -> None:
+    answer = client.get(path)
+    assert (answer.status_code, answer.mimetype) == (200, STATIC[path])
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+
+
+def test_a_server_that_is_not_open_has_no_page() -> None:
+    client = create_app(Settings(), now=now).test_client()
+    for path in ("/", FIRED):
+        answer = client.get(path, headers=HTML)
+        assert (answer.status_code, answer.mimetype) == (404, "application/json")
+    assert client.get("/").get_json()["discovery"] == "/cds-services"
+    assert fire(client, request(LOW)).status_code == 405
+    assert {client.get(x).status_code for x in STATIC} == {404}
+
+
+# -- who may send a form -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        *("https://evil.example", "null", "", "http://localhost:1", "https://localhost"),
+        *("http://localhost.evil.example", "http://127.0.0.1", "http://x@localhost"),
+    ],
+)
+def test_a_form_of_another_site_is_refused(client: FlaskClient, origin: str) -> None:
+    answer = fire(client, request(LOW), headers={"Origin": origin})
+    assert answer.status_code == 403
+    assert strict_json(answer.data)["issue"][0]["code"] == "forbidden"
+
+
+@pytest.mark.parametrize("origin", [None, "http://localhost"])
+def test_our_own_form_is_taken(client: FlaskClient, origin: str | None) -> None:
+    answer = fire(client, request(LOW), headers={"Origin": origin} if origin else {})
+    assert answer.status_code == 200
+    assert 'data-topic="lowAlpPersistent"' in answer.get_data(as_text=True)
+
+
+@pytest.mark.parametrize("content_type", ["application/json", "text/plain", ""])
+def test_what_is_no_form_is_415(client: FlaskClient, content_type: str) -> None:
+    answer = client.post("/", data=b"{}", content_type=content_type, headers=HTML)
+    assert (answer.status_code, answer.mimetype) == (415, "application/json")
+
+
+def test_a_page_is_answered_to_loopback_names_only(client: FlaskClient) -> None:
+    for headers in ({"Host": "ehr.example.org"}, {"X-Forwarded-For": "127.0.0.1"}):
+        answer = client.get(FIRED, headers={**HTML, **headers})
+        assert (answer.status_code, answer.mimetype) == (403, "application/json")
+
+
+# -- what is sent ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "said"),
+    [
+        ("", 400, "Nothing was pasted, and no file was chosen."),
+        ("[" * 100_000, 400, "The body must be one JSON object."),
+        ("null", 400, "The body must be one JSON object."),
+        (
+            {"resourceType": "Bundle", "entry": [{"resource": {"resourceType": "Patient"}}]},
+            422,
+            "id",
+        ),
+        ({"resourceType": "Bundle", "entry": "x"}, 422, "entry has no Patient"),
+        ({"asOf": "soon", "bundle": {}}, 422, "asOf must be a day"),
+        ({"asOf": "2026-01-01", "bundle": []}, 422, "bundle has no Patient"),
+        ({"asOf": "2026-01-01", "bundle": {"entry": [5, {"resource": 5}]}}, 422, "no Patient"),
+    ],
+    ids=lambda x: str(x)[:30],
+)
+def test_what_is_wrong_is_said_with_the_status_of_the_service(
+    client: FlaskClient, body: Json | str, status: int, said: str
+) -> None:
+    answer = fire(client, body)
+    assert (answer.status_code, answer.mimetype) == (status, "text/html")
+    assert said in answer.get_data(as_text=True).split('role="alert"')[1]
+
+
+def test_a_file_of_any_bytes_is_answered_as_the_service_would(client: FlaskClient) -> None:
+    for sent in (
+        b"\xff\xfe\x00",
+        b"\x00" * 10,
+        b'{"hook": "\xff"}',
+        json.dumps(request(LOW)).encode(),
+    ):
+        called = client.post(SERVICE, data=sent, content_type="application/json")
+        answer = fire(client, file=(BytesIO(sent), "x.json"))
+        assert answer.status_code == called.status_code
+
+
+def test_a_body_over_the_limit_is_413() -> None:
+    client = create_app(Settings(open=True, max_body_bytes=2000), now=now).test_client()
+    answer = fire(client, {"x": "x" * 2000})
+    assert (answer.status_code, answer.mimetype) == (413, "text/html")
+    assert "over 2000 bytes" in answer.get_data(as_text=True)
+
+
+def test_a_form_may_be_as_large_as_a_body(client: FlaskClient) -> None:
+    large = request(LOW)
+    large["prefetch"]["results"]["entry"][0]["resource"]["note"] = [{"text": "x" * 900_000}]
+    text = json.dumps(large)
+    encoded = client.post("/", data={"pasted": text}, headers=HTML)
+    assert encoded.status_code == 200
+    head = b'--x\r\nContent-Disposition: form-data; name="file"; filename="x"\r\n\r\n'
+    sent = head + text.encode() + b"\r\n--x--\r\n"
+    kind = "multipart/form-data; boundary=x"
+    assert client.post("/", data=sent, content_type=kind, headers=HTML).status_code == 200
+
+
+def test_a_service_that_is_chosen_is_called_whatever_the_hook(client: FlaskClient) -> None:
+    answer = fire(client, request(LOW), service="antiresorptive-safety-sign")
+    assert answer.status_code == 422
+    assert "hook must be order-sign" in answer.get_data(as_text=True)
+
+
+# -- a Bundle ----------------------------------------------------------------------------------
+
+
+def test_an_odd_entry_of_a_bundle_costs_that_entry(client: FlaskClient) -> None:
+    [chart] = [x for x in load_patients(fixtures_dir() / "patients", TODAY) if x.rank == 1]
+    bundle = {**chart.bundle, "type": "searchset"}
+    bundle["entry"] = [5, None, {}, {"resource": []}, {"resource": {"resourceType": "Odd"}}]
+    bundle["entry"] += chart.bundle["entry"]
+    html = fire(client, bundle).get_data(as_text=True)
+    assert '<article class="card warning" data-topic="lowAlpPersistent">' in html
+
+
+def test_the_drafts_of_a_bundle_are_the_draft_orders_of_an_order_hook(client: FlaskClient) -> None:
+    [chart] = [x for x in load_patients(fixtures_dir() / "patients", TODAY) if x.rank == 1]
+    drafts = chart.orders[1].draft_orders["entry"]
+    bundle = {**chart.bundle, "entry": [*chart.bundle["entry"], *drafts]}
+    html = fire(client, bundle, service="antiresorptive-safety-sign").get_data(as_text=True)
+    assert '<article class="card' in html
+    none = fire(client, chart.bundle, service="antiresorptive-safety-sign")
+    assert none.status_code == 200 and "<article" not in none.get_data(as_text=True)
+
+
+# -- feedback ----------------------------------------------------------------------------------
+
+
+def test_without_a_store_the_page_says_why_there_are_no_buttons(client: FlaskClient) -> None:
+    html = client.get(FIRED, headers=HTML).get_data(as_text=True)
+    assert "started without a store" in html
+    assert 'name="override"' not in html and 'name="accept"' not in html
+
+
+@pytest.fixture
+def keeping(tmp_path: Path) -> FlaskClient:
+    """The open server with a store, and a FHIR endpoint with the fixture patients."""
+    url = f"sqlite:///{tmp_path}/store.sqlite"
+    Store(url).migrate(migrations_dir())
+    bundles = [x.bundle for x in load_patients(fixtures_dir() / "patients", TODAY)]
+    settings = Settings(
+        open=True, store_url=url, patient_secret=b"x" * 32, public_urls=("http://localhost",)
+    )
+    endpoint = FhirEndpoint(bundles, "http://localhost/fhir")
+    return create_app(settings, now=lambda: datetime.now(UTC), demo=endpoint).test_client()
+
+
+def buttons(html: str, name: str) -> list[str]:
+    return [x.split('"')[0] for x in html.split(f'name="{name}" value="')[1:]]
+
+
+def test_feedback_that_the_service_refuses_is_said(keeping: FlaskClient) -> None:
+    page = keeping.get(FIRED, headers=HTML).get_data(as_text=True)
+    [value] = buttons(page, "override")
+    card = value.split()[0]
+    comment = {f"comment-{card}": "x" * 5000}
+    answer = fire(keeping, json.dumps(request(LOW)), override=value, **comment)
+    assert "The feedback was not taken: The feedback breaks CDS Hooks" in answer.get_data(
+        as_text=True
+    )
+
+
+@pytest.mark.parametrize("value", [" ", "x", "x y z", "<script>", "x" * 500])
+def test_a_button_that_is_made_up_does_no_harm(keeping: FlaskClient, value: str) -> None:
+    for name in ("accept", "override"):
+        answer = fire(keeping, request(LOW), **{name: value})
+        assert answer.status_code == 200
+        assert "<script>" not in answer.get_data(as_text=True)
+
+
+def test_the_sandbox_is_offered_where_a_fhir_endpoint_has_the_patient(
+    client: FlaskClient, keeping: FlaskClient
+) -> None:
+    offered = "https://sandbox.cds-hooks.org/?fhirServiceUrl=http%3A%2F%2Flocalhost%2Ffhir"
+    assert offered in keeping.get(FIRED, headers=HTML).get_data(as_text=True)
+    assert offered not in fire(keeping, request(LOW)).get_data(as_text=True)
+    assert "sandbox.cds-hooks.org" not in client.get(FIRED, headers=HTML).get_data(as_text=True)
