@@ -21,6 +21,7 @@ from cds_service.axes import day_ticks, value_axis, value_ticks
 from cds_service.config import Settings
 from cds_service.content import Content
 from cds_service.evaluation import review
+from cds_service.evidence import Undecided
 from cds_service.facts import PatientFacts
 from cds_service.loading import load_content
 from cds_service.playground import shown as plain
@@ -218,14 +219,17 @@ def test_the_second_panel_has_the_limit_for_the_sex_and_no_lines() -> None:
 
 
 def test_without_what_a_definition_needs_the_limits_are_those_of_the_report() -> None:
-    """Nobody may say whether she is pregnant: nothing of it stops the picture."""
-    patient = facts(within(USED, 35, 104), born="1996-01-01")
-    for key in content().families[0].keys.keys:
-        if key.type in ("Condition", "Observation"):
-            patient.chart.sources[key.name] = Source(key, "failed")
-    [found] = trends(patient, content())
+    def lacks_data(patient: PatientFacts) -> list[Any]:
+        raise Undecided(("conditions",))
+
+    plan = content().trend
+    assert plan is not None
+    first = replace(plan.panels[0], judged_by=lacks_data)
+    lacking = replace(content(), trend=replace(plan, panels=(first,)))
+    [found] = trends(facts(within(USED, 45, 104)), lacking)
     [point] = found.panels[0].points
-    assert (point.low, point.high, point.used) == (Decimal(35), Decimal(104), True)
+    assert (point.low, point.high, point.used) == (Decimal(45), Decimal(104), True)
+    assert point.lines == () and 'class="line' not in drawing(found, WIDE, "t")
 
 
 # -- units -------------------------------------------------------------------------------------
