@@ -302,7 +302,7 @@ def _stay_up(console: Console, url: str) -> None:
     console.print()
     console.rule("The server stays up; stop it with Ctrl-C")
     for what, path in (
-        ("All that can be asked", "/"),
+        ("The playground", "/"),
         ("CDS Hooks discovery", "/cds-services"),
         ("FHIR R4 patients", "/fhir/Patient"),
         ("topics", "/topics"),

@@ -35,6 +35,7 @@ MOST_ENTRIES = 2
 _PLAIN = ("yes", "no", "unknown")
 _SCREENS = {"patient-view": "patient-view", "order-select": "rx-view", "order-sign": "rx-sign"}
 _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+_NOT_PLAIN = re.compile(r"[^\x20-\x7e\r\n\t]")
 _LIMITS = re.compile(r"(?P<numbers>.*) \((?P<source>[\w-]+)\)\Z")
 # The order in which verdicts stand on the page: what would interest first.
 VERDICTS = (
@@ -281,12 +282,16 @@ class Playground:
         if alike:
             return
         for each in (question, *([] if question["used"] else behind)):
-            if each["used"] or each is not question or self.numbers.get(question["question"]):
+            is_bare = not (each["used"] or each["rejected"] or self.numbers.get(each["question"]))
+            if each is not question or not is_bare:
                 yield self._told(each)
 
     def _told(self, question: Json) -> str:
         """A question and its answer, with what was looked at and what that was compared with."""
         entries = [self._entry(x) for x in question["used"][:MOST_ENTRIES]]
+        if not entries:
+            whys = dict.fromkeys(x["why"] for x in question["rejected"])
+            entries = [f"not used: {shown(x)}" for x in whys][:MOST_ENTRIES]
         numbers = [x for x, _ in self.numbers.get(question["question"], ())]
         said = f"{question['question']} {question['answer']}"
         said += f" ({'; '.join(entries)})" if entries else ""
@@ -389,7 +394,7 @@ class Playground:
 
 def visible(text: str) -> str:
     """The text with every character that is not seen as the escape that JSON has for it."""
-    return "".join(x if x in "\r\n\t" or category(x) not in _UNSEEN else _escape(x) for x in text)
+    return _NOT_PLAIN.sub(lambda x: _escape(x[0]) if category(x[0]) in _UNSEEN else x[0], text)
 
 
 def _escape(x: str) -> str:
@@ -428,7 +433,7 @@ def _said(outcome: Json) -> tuple[str, ...]:
 
 def _curl(url: str, text: str) -> str:
     """The command that sends the same, in ASCII: JSON has other characters in its texts only."""
-    text = "".join(x if x.isascii() else _escape(x) for x in visible(text))
+    text = _NOT_PLAIN.sub(lambda x: _escape(x[0]), text)
     said = text.split()
     ends = next(x for n in range(len(said) + 1) if (x := f"REQUEST{n or ''}") not in said)
     sent = "-H 'Content-Type: application/json' --data-binary @-"

@@ -150,6 +150,28 @@ def test_what_is_wrong_is_said_with_the_status_of_the_service(
     assert said in answer.get_data(as_text=True).split('role="alert"')[1]
 
 
+def test_a_request_that_breaks_the_schema_fails_its_check(client: FlaskClient) -> None:
+    body = request(LOW)
+    del body["hookInstance"]
+    html = fire(client, body).get_data(as_text=True)
+    [checks] = [x for x in html.split('<ul class="checks">')[1:]]
+    failed, *held = checks.split("</section>")[0].split('<span class="check ')[1:]
+    assert failed.startswith("bad") and "&#39;hookInstance&#39; is a required property" in failed
+    assert [x.partition('"')[0] for x in held] == ["good"]
+
+
+@pytest.mark.parametrize("text", ["\u202e", "\u2066x", "\x9b31m", "\u200b", "\ue000", "\ufeff"])
+def test_a_character_that_is_not_seen_stands_as_its_escape(client: FlaskClient, text: str) -> None:
+    body = request(LOW)
+    body["prefetch"]["patient"]["name"] = [{"family": f"Müller{text}"}]
+    html = fire(client, json.dumps(body, ensure_ascii=False)).get_data(as_text=True)
+    shown = html.split('name="request"')[1]
+    assert text not in shown
+    assert f"Müller{json.dumps(text)[1:-1]}" in shown.split("</textarea>")[0]
+    curl = shown.split('id="curl"')[1].split("</pre>")[0]
+    assert curl.isascii() and f"M\\u00fcller{json.dumps(text)[1:-1]}" in curl
+
+
 def test_a_file_of_any_bytes_is_answered_as_the_service_would(client: FlaskClient) -> None:
     for sent in (
         b"\xff\xfe\x00",

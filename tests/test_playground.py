@@ -367,13 +367,28 @@ def poisoned(found: Any, name: str = "") -> Any:
         return {k: poisoned(v, k) for k, v in found.items()}
     if isinstance(found, list):
         return [poisoned(x, name) for x in found]
+    if isinstance(found, str) and found.startswith(("Hypophosphatasia", "alendronic acid")):
+        return f"{found} {EVERYTHING}"
     is_date = isinstance(found, str) and re.match(r"\d{4}(-\d\d|\Z)", found)
     return found if not isinstance(found, str) or name in _KEPT or is_date else EVERYTHING
 
 
+def quoting(text: str) -> Iterator[tuple[str, Json]]:
+    """Services and requests whose card repeats a text: of a diagnosis, of a draft order."""
+    quoted = request(LOW)
+    more = [called(f"Hypophosphatasia. {text}"), {**DRUG, "id": "d1"}]
+    quoted["prefetch"]["more"] = bundle(more)
+    yield "alp-review", quoted
+    ordered = request(LOW) | {"hook": "order-sign"}
+    drug = {"text": f"alendronic acid {text}", "coding": []}
+    draft = {**DRUG, "id": "d2", "status": "draft", "medicationCodeableConcept": drug}
+    ordered["context"]["draftOrders"] = bundle([draft])
+    yield "antiresorptive-safety-sign", ordered
+
+
 def hostile() -> Json:
     """A patient whose every text is hostile, and who gets a card all the same."""
-    body = request(LOW)
+    _, body = next(quoting(EVERYTHING))
     body["prefetch"] = poisoned(body["prefetch"])
     for entry in body["prefetch"]["results"]["entry"]:
         resource = entry["resource"]
@@ -393,11 +408,11 @@ def hostile() -> Json:
 
 
 def test_hostile_text_is_live_nowhere_on_the_page(page: Page) -> None:
-    paste(page, json.dumps(request(LOW)))
+    paste(page, json.dumps(next(quoting("x"))[1]))
     tags = "[...new Set([...document.querySelectorAll('*')].map(x => x.localName))].sort()"
     expected = set(page.evaluate(tags))
     paste(page, json.dumps(hostile()))
-    assert cards(page) == ["lowAlpPersistent info"]
+    assert cards(page) == ["antiresorptiveWithHypophosphatasia info"]
     page.eval_on_selector_all("details", "all => all.forEach(x => { x.open = true; })")
     assert set(page.evaluate(tags)) <= expected
     assert page.evaluate("document.querySelectorAll('[onerror],[onload],[style]').length") == 0
@@ -409,19 +424,6 @@ def test_hostile_text_is_live_nowhere_on_the_page(page: Page) -> None:
     assert not is_too_wide(page)
     page.set_viewport_size({"width": 320, "height": 600})
     assert not is_too_wide(page)
-
-
-def quoting(text: str) -> Iterator[tuple[str, Json]]:
-    """Services and requests whose card repeats a text: of a diagnosis, of a draft order."""
-    quoted = request(LOW)
-    more = [called(f"Hypophosphatasia. {text}"), {**DRUG, "id": "d1"}]
-    quoted["prefetch"]["more"] = bundle(more)
-    yield "alp-review", quoted
-    ordered = request(LOW) | {"hook": "order-sign"}
-    drug = {"text": f"alendronic acid {text}", "coding": []}
-    draft = {**DRUG, "id": "d2", "status": "draft", "medicationCodeableConcept": drug}
-    ordered["context"]["draftOrders"] = bundle([draft])
-    yield "antiresorptive-safety-sign", ordered
 
 
 def test_no_detail_of_a_hostile_patient_is_live_in_a_client_that_renders_raw_html(
