@@ -24,7 +24,7 @@ AREAS = (
 _SPOKEN = ("MUST", "MUST NOT", "SHOULD", "MAY")
 _LAID_ON = ("derived", "client")
 STRENGTHS = (*_SPOKEN, *(f"{x} {y}" for x in _LAID_ON for y in _SPOKEN), "policy", "note")
-STATES = ("shown", "in part", "waiting", "does not apply")
+STATES = ("shown", "in part", "waiting", "measured", "does not apply")
 _HEAD = """\
 # Conformance to CDS Hooks 2.0.1
 
@@ -46,6 +46,7 @@ Every requirement is in our own words; the text that counts is [the specificatio
 | shown | a test fails when the server does otherwise |
 | in part | tests show some of it; the rest waits for work that is named |
 | waiting | for work that is named |
+| measured | on the page that is named; nothing timed decides a test |
 | does not apply | for the reason given |
 """
 _DEVIATING = (
@@ -57,14 +58,16 @@ Tests = Mapping[str, Sequence[str]]  # the tests that show a requirement, by its
 
 @dataclass(frozen=True)
 class Requirement:
-    """One thing asked; `does_not_apply` is a reason, `waits_for` an area and why ("area: why"), and
-    `deviates` says what the server does otherwise when it is told to.
+    """One thing asked; `does_not_apply` is a reason, `measured` says where and what, `waits_for` is
+    an area and why ("area: why"), and `deviates` says what the server does otherwise when it is
+    told to.
     """
 
     id: str
     strength: str
     asks: str
     does_not_apply: str = ""
+    measured: str = ""
     waits_for: str = ""
     deviates: str = ""
 
@@ -75,6 +78,8 @@ class Requirement:
     def state(self, tests: Tests) -> str:
         if self.does_not_apply:
             return "does not apply"
+        if self.measured:
+            return "measured"
         if self.waits_for:
             return "in part" if self.id in tests else "waiting"
         return "shown"
@@ -108,12 +113,13 @@ def faults(sections: Sequence[Section], tests: Tests) -> list[str]:
 
 
 def _faults(requirement: Requirement, has_tests: bool) -> Iterator[str]:
-    if not (has_tests or requirement.does_not_apply or requirement.waits_for):
+    reasons = (requirement.does_not_apply, requirement.measured, requirement.waits_for)
+    if not (has_tests or any(reasons)):
         yield "neither a test nor a reason"
     if has_tests and requirement.does_not_apply:
         yield "does not apply, and a test shows it"
-    if requirement.does_not_apply and requirement.waits_for:
-        yield "does not apply, and waits for something"
+    if sum(map(bool, reasons)) > 1:
+        yield "has two reasons for being shown by no test"
     if requirement.waits_for and requirement.area not in AREAS:
         yield f"waits for none of {', '.join(AREAS)}"
     if requirement.strength not in STRENGTHS:
@@ -160,6 +166,8 @@ def _sections(sections: Sequence[Section], tests: Tests) -> Iterator[str]:
             yield f"\n**{x.id}** ({x.strength}, {x.state(tests)}): {x.asks}\n"
             if x.does_not_apply:
                 yield f"* Does not apply: {x.does_not_apply}"
+            if x.measured:
+                yield f"* Measured: {x.measured}"
             if x.waits_for:
                 yield f"* Waits for {x.waits_for}."
             if x.deviates:
