@@ -252,9 +252,7 @@ def _add_what_if(app: Flask, settings: Settings, answering: Answering) -> None:
 
     @app.get("/what-if")
     def show_what_if() -> Response:
-        rules = {x.rule for x in app.url_map.iter_rules()}
-        links = [("/", "Playground"), *(x for x in _OTHER_PAGES if x[0] in rules)]
-        status, html = page.html(_query(), links)
+        status, html = page.html(_query(), (("/", "Playground"), *_links(app)))
         return Response(html, status=status, mimetype=HTML, headers=HEADERS)
 
     @app.get("/what-if.toml")

@@ -4,14 +4,15 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
-
-from jsonschema import Draft202012Validator
+from typing import TYPE_CHECKING, Any
 
 from cds_service import openapi
 from cds_service.content import Content
 from cds_service.content_files import Service
 from cds_service.invariants import broken_rules
+
+if TYPE_CHECKING:
+    from jsonschema import Draft202012Validator
 
 Json = dict[str, Any]
 
@@ -35,10 +36,12 @@ class Checks:
         self._document = openapi.document(content)
         self._validator = lru_cache(self._made)
 
-    def _made(self, service_id: str, status: int) -> Draft202012Validator | None:
+    def _made(self, service_id: str, status: int) -> "Draft202012Validator | None":
         """The schema of a service's request (status 0) or of an answer; None for a status that the
         document does not have.
         """
+        from jsonschema import Draft202012Validator  # takes longer to import than all the rest
+
         called = self._document["paths"][f"/cds-services/{service_id}"]["post"]
         described = called["requestBody"] if not status else called["responses"].get(str(status))
         if described is None:
@@ -71,7 +74,7 @@ class Checks:
             return (f"no answer of status {status} is described",)
         return self._against(found, validator)
 
-    def _against(self, value: Any, validator: Draft202012Validator | None) -> tuple[str, ...]:
+    def _against(self, value: Any, validator: "Draft202012Validator | None") -> tuple[str, ...]:
         assert validator is not None
         try:
             return _first(f"{x.json_path}: {x.message}" for x in validator.iter_errors(value))

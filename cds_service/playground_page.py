@@ -6,14 +6,17 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
-from markdown_it import MarkdownIt
 from markupsafe import Markup
 
 from cds_service.playground import VERDICTS, Chosen, Fired, Playground, shown
 from cds_service.topic_pages import environment
 from cds_service.topics import topic_list
+
+if TYPE_CHECKING:
+    from markdown_it import MarkdownIt
 
 _POLICY = (
     "default-src 'none'",
@@ -44,13 +47,18 @@ def _allowed(url: str) -> bool:
     return re.match(r"https://[^\s\\]+\Z", url) is not None
 
 
-_markdown = MarkdownIt("commonmark", {"html": False}).disable([*_NOT_IN_CARDS])
-_markdown.validateLink = _allowed  # type: ignore[method-assign]
+@cache
+def _markdown() -> "MarkdownIt":
+    from markdown_it import MarkdownIt  # no worker needs it before somebody opens the page
+
+    reading = MarkdownIt("commonmark", {"html": False}).disable([*_NOT_IN_CARDS])
+    reading.validateLink = _allowed  # type: ignore[method-assign]
+    return reading
 
 
 def card_text(detail: str) -> Markup:
     """A card's Markdown as HTML, of the few kinds of it that cards use."""
-    return Markup(_markdown.render(detail))
+    return Markup(_markdown().render(detail))
 
 
 @dataclass(frozen=True, slots=True)
