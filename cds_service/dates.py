@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import date
 from functools import lru_cache
 
+LONGEST_KEPT = 40  # of a text that is kept: what is longer is no date that would come again
 _FHIR_DATE = re.compile(r"([0-9]{4})(?:-([0-9]{2})(?:-([0-9]{2})(T\S*)?)?)?\Z")
 
 
@@ -49,12 +50,15 @@ class Moment:
         return self.first <= day and day - self.last <= days
 
 
-@lru_cache(maxsize=65536)
 def parse_date(text: str) -> Moment | None:
     """The days a FHIR date, dateTime or instant can mean; None when it is none.
 
     The day is the one printed: no conversion between time zones (FHIR R4, "dateTime").
     """
+    return _known(text) if len(text) <= LONGEST_KEPT else _parse(text)
+
+
+def _parse(text: str) -> Moment | None:
     found = _FHIR_DATE.match(text)
     if found is None:
         return None
@@ -69,6 +73,9 @@ def parse_date(text: str) -> Moment | None:
     except ValueError:
         return None
     return Moment(first.toordinal(), last.toordinal(), (clock or "")[1:], text[:10])
+
+
+_known = lru_cache(maxsize=16384)(_parse)  # the same days come again and again
 
 
 def as_text(day: int) -> str:

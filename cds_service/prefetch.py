@@ -10,7 +10,6 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Literal, Protocol, TypeVar, cast
 from urllib.parse import quote
 
@@ -32,7 +31,7 @@ from cds_service.resources import (
     Patient,
     Resource,
 )
-from cds_service.terminology import local_text, plain_code, same_system, spoken
+from cds_service.terminology import local_text, plain_code, remembered, same_system, spoken
 
 R = TypeVar("R", bound=Resource)
 State = Literal["answered", "failed", "incomplete", "absent"]
@@ -69,7 +68,7 @@ class KeyIndex:
         self._by_type: dict[type[Resource], frozenset[str]] = {}
         self._by_code: dict[tuple[str, str], list[str]] = {}
         self._by_text: dict[str, list[str]] = {}
-        self._asking_for_coding = lru_cache(maxsize=8192)(self._by_coding)
+        self._asking_for_coding = remembered(self._by_coding)
         for key in keys:
             if key.codes is None:
                 kind = READ_TYPES[key.type]

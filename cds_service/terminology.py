@@ -5,10 +5,10 @@ not negated.
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, TypeVar
 
 from cds_service.errors import ContentError
 from cds_service.fhir_files import FilterFile, IncludeFile, ValueSetFile
@@ -50,7 +50,8 @@ TEXT_PATTERN = f"{CANONICAL}/StructureDefinition/text-pattern"
 LOOKS_LIKE = f"{CANONICAL}/StructureDefinition/looks-like"
 NOT_A_CUE = f"{CANONICAL}/StructureDefinition/not-a-negation"
 
-LONGEST_NAME = 200  # of a drug, a diagnosis or a test
+LONGEST_NAME = 200  # of a drug, a diagnosis or a test; what is longer would not come again
+LONGEST_CODE = 64
 _SENTENCE_END = re.compile(r"[.;\n]| but ")
 _BLANKS = re.compile(r"[^\S\n]+")
 _INVISIBLE = re.compile("[\u200b-\u200f\u2060\ufeff\u00ad]")
@@ -68,6 +69,23 @@ def same_system(system: str | None) -> str:
 def plain_code(system: str, code: str) -> str:
     """The code as it is compared: ICD without dots and in capitals, others as they are."""
     return code.replace(".", "").upper() if system in _WITHOUT_DOTS else code
+
+
+T = TypeVar("T")
+
+
+def remembered(find: Callable[[str | None, str], T]) -> Callable[[str | None, str], T]:
+    """What is found for a system and a code, kept for codes of usual length: others would not come
+    again, and may be as long as a request.
+    """
+    kept = lru_cache(maxsize=8192)(find)
+
+    def found(system: str | None, code: str) -> T:
+        if len(code) > LONGEST_CODE or len(system or "") > LONGEST_NAME:
+            return find(system, code)
+        return kept(system, code)
+
+    return found
 
 
 class Negation:
@@ -252,7 +270,7 @@ class Terminology:
         for one in self.sets.values():
             for text in one.local_texts:
                 self._local.setdefault(text, set()).add(one.name)
-        self._of_coding = lru_cache(maxsize=32768)(self._sets_of_coding)
+        self._of_coding = remembered(self._sets_of_coding)
         self._of_name = lru_cache(maxsize=8192)(self._sets_of_text)
 
     def __contains__(self, name: object) -> bool:
@@ -311,7 +329,6 @@ class Terminology:
                 plus, minus = self._of_coding(coding.system, coding.code)
                 included, excluded = included | plus, excluded | minus
         for text in spoken(concept):
-            # What is long is a note, not a name, and would not come again.
             read = self._of_name if len(text) <= LONGEST_NAME else self._sets_of_text
             included |= read(text)
         return included - excluded
