@@ -12,11 +12,10 @@ from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 import msgspec
-from rich.console import Console
 
 from cds_service.answering import Answering
 from cds_service.audit import STDOUT, about_call, events_of, explanation_of
@@ -34,6 +33,9 @@ from cds_service.fhir_client import FhirClient, open_servers
 from cds_service.loading import load_content
 from cds_service.modes import Mode, topic_and_mode
 from cds_service.vignette_rows import Vignette
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 F = TypeVar("F", bound=Callable[..., Any])
 PORT = click.IntRange(1, 65535)
@@ -186,6 +188,8 @@ def show_config(is_open: bool, as_json: bool, modes: dict[str, Mode]) -> None:
     """Print what is in force and where it comes from: settings, clients, site file and topics;
     secrets are not shown.
     """
+    from rich.console import Console
+
     from cds_service.in_force import in_force
     from cds_service.terminal import show_in_force
 
@@ -286,6 +290,8 @@ def mint(
 @topic_mode
 def demo(port: int, once: bool, page_size: int | None, modes: dict[str, Mode]) -> None:
     """Serve the fixture patients and print their cards."""
+    from rich.console import Console
+
     from cds_service.demonstration import running_server, show_patients
 
     arguments = [x for topic, mode in modes.items() for x in ("--topic-mode", f"{topic}={mode}")]
@@ -304,7 +310,7 @@ def demo(port: int, once: bool, page_size: int | None, modes: dict[str, Mode]) -
         click.echo("stopped")
 
 
-def _stay_up(console: Console, url: str) -> None:
+def _stay_up(console: "Console", url: str) -> None:
     """Says where to look, and waits for Ctrl-C."""
     console.print()
     console.rule("The server stays up; stop it with Ctrl-C")
@@ -375,6 +381,8 @@ def _show_vignette(word: str, vignette: Vignette, lines: Iterable[str]) -> None:
 
 
 def _explain_vignette(content: Content, vignette_id: str) -> None:
+    from rich.console import Console
+
     from cds_service.checking import explanations_of
     from cds_service.terminal import show_explanation
 
@@ -489,6 +497,8 @@ def explain(
     --fetch. With --request, why a past call got them: its X-Request-ID is in every answer and log
     line.
     """
+    from rich.console import Console
+
     from cds_service.terminal import show_explanation
 
     if (request_id is None) == (request_file is None):
@@ -513,6 +523,8 @@ def _explain_past(
     request_id: str, files: tuple[Path, ...], as_json: bool, everything: bool
 ) -> None:
     """Prints every call of a request id that the audit has, without its data."""
+    from rich.console import Console
+
     from cds_service.terminal import show_explanation
     from cds_service.terminal_text import harmless
 
