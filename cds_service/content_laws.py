@@ -26,6 +26,7 @@ CODE = re.compile(
 )
 _MAY_COUNT: tuple[object, ...] = (0, 1)
 _WORDS = re.compile(r"\w\s+\w")
+_IMPORTS = (ast.Import, ast.ImportFrom)
 _WITH_DOCSTRING = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -34,7 +35,7 @@ def breaches(nodes: Iterable[ast.AST]) -> Iterator[tuple[int, str]]:
     nodes = tuple(nodes)
     said = _docstrings(nodes)
     for node in nodes:
-        if isinstance(node, ast.Import | ast.ImportFrom):
+        if isinstance(node, _IMPORTS):
             for name in imported(node):
                 if not MAY_IMPORT.match(name):
                     yield node.lineno, f"imports {name}; {_MAY_IMPORT_SAID}"
