@@ -2,10 +2,9 @@
 by the classes of static/trend.css.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from itertools import pairwise
 from typing import TypeVar
 
 from markupsafe import Markup, escape
@@ -14,6 +13,7 @@ from cds_service.axes import Ends, day_ticks, value_axis, value_ticks
 from cds_service.dates import as_text
 from cds_service.results import short
 from cds_service.trend import Bar, Lane, Panel, Point, Trend
+from cds_service.trend_limits import Held, day_of, held
 
 V = TypeVar("V")
 
@@ -97,13 +97,16 @@ def drawing(trend: Trend, sheet: Sheet, name: str) -> Markup:
     return _Drawing(trend, sheet).svg(name)
 
 
-def axis_of(panel: Panel) -> Ends | None:
-    """The ends of a panel's scale; None when no point has a place on one."""
-    placed = [x for x in panel.points if x.moment is not None and x.number is not None]
-    used = [x for x in placed if x.used]
-    lows = [float(x) for p in used for x in (p.low, *p.lines) if x is not None]
-    highs = [float(x.high) for x in used if x.high is not None]
-    return value_axis([float(x.number) for x in placed if x.number is not None], lows, highs)
+def axis_of(panel: Panel, limits: Iterable[Held]) -> Ends | None:
+    """The ends of a panel's scale, with room for the limits that held; None when no point has a
+    place on one.
+    """
+    placed = [x.number for x in panel.points if x.moment is not None]
+    numbers = [float(x) for x in placed if x is not None]
+    each = [x for _, _, x in limits]
+    lows = [float(x) for one in each for x in (one.low, *one.lines) if x is not None]
+    highs = [float(x.high) for x in each if x.high is not None]
+    return value_axis(numbers, lows, highs)
 
 
 def days_of(trend: Trend) -> Ends:
@@ -227,9 +230,10 @@ class _Drawing:
         self.y += 14
         self.parts.append(_text(0, self.y, heading, "heading"))
         self.y += 10
-        ends = axis_of(panel)
+        limits = held(panel, (self.days.first, self.days.last))
+        ends = axis_of(panel, limits)
         if ends is not None:
-            _Plot(self, panel, ends, height).draw()
+            _Plot(self, panel, ends, height, limits).draw()
             self.y += height
         if any(x.number is None for x in dated):
             self._strip([x for x in dated if x.number is None])
@@ -267,8 +271,7 @@ class _Drawing:
 
     def at(self, point: Point) -> float:
         """Where in time a point stands: in the middle of the days that its date can mean."""
-        assert point.moment is not None
-        return self.days.at((point.moment.first + point.moment.last) / 2)
+        return self.days.at(day_of(point))
 
     # -- a lane --------------------------------------------------------------------------------
 
@@ -311,7 +314,9 @@ class _Drawing:
 class _Plot:
     """The scale of one panel with all that stands on it."""
 
-    def __init__(self, drawing: _Drawing, panel: Panel, ends: Ends, height: int) -> None:
+    def __init__(
+        self, drawing: _Drawing, panel: Panel, ends: Ends, height: int, limits: Sequence[Held]
+    ) -> None:
         self.parts = drawing.parts
         self.days = drawing.days
         self.at = drawing.at
@@ -319,6 +324,7 @@ class _Plot:
         self.sheet = drawing.sheet
         self.panel = panel
         self.ends = ends
+        self.held = [(self.days.at(first), self.days.at(last), x) for first, last, x in limits]
         self.top, self.bottom = drawing.y, drawing.y + height
         self.values = Span(*ends, self.bottom, self.top)
         placed = [x for x in panel.points if x.moment is not None and x.number is not None]
@@ -350,25 +356,9 @@ class _Plot:
             shown = short(Decimal(f"{tick:.6g}"))
             self.parts.append(_text(self.days.start - 5, y + 4, shown, "tick", "end"))
 
-    def _runs(self, of: Callable[[Point], V]) -> list[tuple[float, float, V]]:
-        """What holds from where to where: each used point's up to the middle between it and its
-        neighbour.
-        """
-        by_place = {x: of(point) for point, x, _ in self.points if point.used}
-        places = sorted(by_place)
-        between = [(a + b) / 2 for a, b in pairwise(places)]
-        starts, ends = [self.days.start, *between], [*between, self.days.end]
-        runs: list[tuple[float, float, V]] = []
-        for place, start, end in zip(places, starts, ends, strict=False):  # none without a place
-            if runs and runs[-1][2] == by_place[place]:
-                runs[-1] = (runs[-1][0], end, by_place[place])
-            else:
-                runs.append((start, end, by_place[place]))
-        return runs
-
     def _bands(self) -> None:
         """Where a value lies within the limits; open at the side that has none."""
-        for start, end, (low, high) in self._runs(lambda x: (x.low, x.high)):
+        for start, end, (low, high) in _joined((a, b, (x.low, x.high)) for a, b, x in self.held):
             if low is None and high is None:
                 continue
             top = self.top if high is None else self.values.at(float(high))
@@ -380,8 +370,8 @@ class _Plot:
 
     def _lines(self) -> None:
         for number in range(len(self.panel.lines)):
-            path = self._stepped(self._runs(lambda x, n=number: x.lines[n] if x.lines else None))  # type: ignore[misc]
-            if path:
+            drawn = ((a, b, x.lines[number] if x.lines else None) for a, b, x in self.held)
+            if path := self._stepped(_joined(drawn)):
                 self.parts.append(_tag("path", f"line line-{number}", d=path))
 
     def _stepped(self, runs: Iterable[tuple[float, float, Decimal | None]]) -> str:
@@ -472,11 +462,11 @@ class _Plot:
                 return
 
     def _limits(self) -> None:
-        """At the right edge, the limits of the newest used point."""
-        newest = next((x for x, _, _ in reversed(self.points) if x.used), None)
-        if newest is None:
+        """At the right edge, the limits that hold there."""
+        if not self.held:
             return
-        found = {short(x): x for x in (newest.high, newest.low, *newest.lines) if x is not None}
+        last = self.held[-1][2]
+        found = {short(x): x for x in (last.high, last.low, *last.lines) if x is not None}
         wanted = sorted((self.values.at(float(x)), text) for text, x in found.items())
         places = _apart([y for y, _ in wanted], self.bottom)
         for (y, text), place in zip(wanted, places, strict=True):
@@ -484,6 +474,17 @@ class _Plot:
             path = f"M{_n(start)} {_n(y)}L{_n(start + 6)} {_n(place)}"
             self.parts.append(_tag("path", "leader", d=path))
             self.parts.append(_text(start + 8, place + 4, text, "limit"))
+
+
+def _joined(runs: Iterable[tuple[float, float, V]]) -> list[tuple[float, float, V]]:
+    """The runs, neighbours with the same thing as one."""
+    found: list[tuple[float, float, V]] = []
+    for start, end, thing in runs:
+        if found and found[-1][2] == thing:
+            found[-1] = (found[-1][0], end, thing)
+        else:
+            found.append((start, end, thing))
+    return found
 
 
 def _apart(heights: Sequence[float], bottom: float) -> list[float]:

@@ -35,6 +35,7 @@ from cds_service.resources import (
 )
 from cds_service.trend import NO_LIMITS, NO_UNIT, Panel, Point, Trend, trends
 from cds_service.trend_drawing import NARROW, WIDE, Sheet, days_of, drawing
+from cds_service.trend_limits import held
 from cds_service.trend_page import svg
 from tests.exchanges import TODAY, Json, ago, alp, problem, result
 
@@ -230,6 +231,95 @@ def test_without_what_a_definition_needs_the_limits_are_those_of_the_report() ->
     [point] = found.panels[0].points
     assert (point.low, point.high, point.used) == (Decimal(45), Decimal(104), True)
     assert point.lines == () and 'class="line' not in drawing(found, WIDE, "t")
+
+
+# -- limits that hold on some days only --------------------------------------------------------
+
+YOUNG = "1994-11-01"
+USUAL, PREGNANT = (35.0, 104.0, (35.0, 25.0)), (17.0, 229.0, (17.0, None))
+
+
+def pregnancy(onset: int, end: int | None = None) -> Json:
+    """Pregnant since so many days ago, and until so many; she counts as such for 84 d more."""
+    made = problem(8, "77386006", "Pregnant")
+    made["onsetDateTime"] = ago(onset)
+    if end is not None:
+        made["abatementDateTime"] = ago(end)
+        made["clinicalStatus"]["coding"][0]["code"] = "resolved"
+    return made
+
+
+def usual(number: int, days: int) -> Json:
+    return within(alp(number, 60, days), 35, 104)
+
+
+def fracture(days: int) -> Json:
+    return changed(problem(9, "125605004", "Fracture of bone"), onsetDateTime=ago(days))
+
+
+# The chart, and which limits hold from how many days ago on.
+ON_SOME_DAYS = [
+    ("before-and-while", [usual(1, 700), usual(2, 20), pregnancy(200)],
+     [(None, USUAL), (200, PREGNANT)]),
+    ("while-only", [fracture(900), usual(1, 190), usual(2, 20), pregnancy(200)],
+     [(None, USUAL), (200, PREGNANT)]),
+    ("while-and-after", [fracture(1500), usual(1, 700), usual(2, 10), pregnancy(900, 630)],
+     [(None, USUAL), (900, PREGNANT), (545, USUAL)]),
+    ("no-value-while", [usual(1, 700), usual(2, 10), pregnancy(500, 400)],
+     [(None, USUAL), (500, None), (315, USUAL)]),
+    ("all-the-time", [usual(1, 190), usual(2, 20), pregnancy(200)], [(None, PREGNANT)]),
+    ("year-alone", [usual(1, 700), changed(usual(2, 0), effectiveDateTime="2026"), pregnancy(100)],
+     [(None, USUAL), (None, PREGNANT)]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("own", "owed"), [x[1:] for x in ON_SOME_DAYS], ids=[x[0] for x in ON_SOME_DAYS]
+)
+def test_limits_of_some_days_hold_on_those_and_no_longer(
+    own: list[Json], owed: list[tuple[int | None, Any]]
+) -> None:
+    found = trend(*own, born=YOUNG)
+    runs = held(found.panels[0], days_of(found))
+    said = [
+        None if x.low is None or x.high is None
+        else (float(x.low), float(x.high), tuple(y and float(y) for y in x.lines))
+        for _, _, x in runs
+    ]  # fmt: skip
+    assert said == [limits for _, limits in owed]
+    for (first, _, _), (days, _) in zip(runs, owed, strict=True):
+        assert days is None or first == found.today - days - 0.5
+    assert (runs[0][0], runs[-1][1]) == days_of(found)
+
+
+def test_a_man_has_the_limits_of_every_day() -> None:
+    found = trend(usual(1, 700), usual(2, 20), pregnancy(200), born=YOUNG, gender="male")
+    assert len(held(found.panels[0], days_of(found))) == 1 and found.panels[0].notes == ()
+
+
+@BOTH
+def test_a_line_is_not_drawn_above_the_one_before_it_and_a_note_says_so(sheet: Sheet) -> None:
+    found = trend(usual(1, 700), usual(2, 20), pregnancy(200), born=YOUNG)
+    [_, point] = found.panels[0].points
+    assert point.said_lines == ("17", "25") and point.lines == (Decimal(17), None)
+    root = ET.fromstring(drawing(found, sheet, "t"))
+    assert [x.text for x in root.iter() if x.get("class") == "limit"] == ["229", "17"]
+    [band] = [x for x in root.iter() if x.get("class") == "band"][1:]
+    [very_low] = [x for x in root.iter() if x.get("class") == "line line-1"]
+    ends = re.findall(r"H([\d.]+)", very_low.get("d") or "")
+    assert float(ends[-1]) == pytest.approx(float(band.get("x", 0)), abs=0.2)
+    said = " ".join("".join(ET.fromstring(svg(found)).itertext()).split())
+    assert f"ALP: 17 to 229 (limits for pregnancy) from {ago(200)}." in said
+    assert (
+        "ALP: “very low below 25 U/L” is not drawn where it would lie above “low below 17 U/L”. "
+        "It is a limit for adults outside pregnancy"
+    ) in said
+
+
+def test_a_line_that_is_nowhere_drawn_has_no_place_in_the_legend() -> None:
+    html = svg(trend(usual(1, 190), pregnancy(200), born=YOUNG))
+    legend = html[html.index('class="legend"') :].partition("</ul>")[0]
+    assert "ALP: low below" in legend and "very low" not in legend
 
 
 # -- units -------------------------------------------------------------------------------------
