@@ -105,13 +105,14 @@ class PanelPlan:
 
 @dataclass(frozen=True, slots=True)
 class LanePlan:
-    """Drugs or problems to be drawn beneath, by their sets; the day of a record's last dose and the
-    last one on which it may act (None: as recorded).
+    """Drugs or problems to be drawn beneath, by their sets, with the titles of these; the day of a
+    record's last dose and the last one on which it may act (None: as recorded).
     """
 
     title: str
     drugs: tuple[str, ...]
     problems: tuple[str, ...]
+    set_titles: Mapping[str, str]
     last_dose: Callable[[Any, Any], int | None] | None
     acts_until: Callable[[Any, Any], int | None] | None
 

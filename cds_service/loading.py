@@ -282,6 +282,7 @@ class _Loader:
             row.title,
             tuple(row.drugs),
             tuple(row.problems),
+            {name: self.terminology.sets[name].title for name in (*row.drugs, *row.problems)},
             self._optional(f"{where}.last_dose", row.last_dose, definitions),
             self._optional(f"{where}.acts_until", row.acts_until, definitions),
         )

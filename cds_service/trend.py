@@ -17,6 +17,7 @@ from cds_service.quantity import Quantity, finite_number
 from cds_service.results import MeasureOf, short
 
 NO_LIMITS = "no limits to judge it by"
+_LARGE = 6  # digits before the point from which on places after it say nothing
 NO_UNIT = "no unit sent: it has no place on the scale, and only its own limits judge it"
 
 
@@ -55,9 +56,10 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """The results of a measure, oldest first; `days` are spans, first and last day, on which other
-    limits hold than else; `notes` say in words what is to be known of its limits; `answered` says
-    whether the chart was asked for them.
+    """The results of a measure, oldest first; `places` are those of the laboratory's numbers (None:
+    the unit is ours, and limits are as they are); `days` are spans, first and last day, on which
+    other limits hold than else; `notes` say in words what is to be known of its limits; `answered`
+    says whether the chart was asked for them.
     """
 
     measure: str
@@ -65,6 +67,7 @@ class Panel:
     unit: str
     lines: tuple[str, ...]
     points: tuple[Point, ...]
+    places: int | None
     days: tuple[tuple[int, int], ...]
     notes: tuple[str, ...]
     answered: bool
@@ -73,11 +76,13 @@ class Panel:
 @dataclass(frozen=True, slots=True)
 class Bar:
     """A record of a drug, or a problem: the days it spans (None: not known), and the last on which
-    it may still act; `title` is text of the chart.
+    it may still act. `title` is text of the chart, `kind` the title of the first of the lane's sets
+    that it is in.
     """
 
     reference: str
     title: str
+    kind: str
     dates: str
     first: int | None
     last: int | None
@@ -141,6 +146,7 @@ def _panel(patient: PatientFacts, content: Content, plan: PanelPlan) -> Panel:
         unit=results.unit,
         lines=tuple(x.title for x in plan.lines),
         points=tuple(sorted(points, key=_oldest_first)),
+        places=results.places.get(results.unit),
         days=results.days,
         notes=(*results.notes_of_days(points), *results.not_drawn.values()),
         answered=bool(points) or patient.is_answered(measure.value_set),
@@ -158,10 +164,37 @@ def _unit(measure: MeasureOf, numbers: Sequence[Measured]) -> tuple[str, Decimal
     numbers came in one, else the measure's.
     """
     sent = [x for x in numbers if x.has_unit]
-    scales = {x.as_sent(Quantity(Decimal(1), measure.unit)) for x in sent}
+    scales = {_times(x) for x in sent}
     if len(scales) == 1:
         return sent[0].unit_as_sent, scales.pop()
     return measure.unit, Decimal(1)
+
+
+def _times(measured: Measured) -> Decimal:
+    """How many of the unit that is shown are one of the measure's."""
+    return measured.as_sent(Quantity(Decimal(1), measured.value.unit))
+
+
+def _places(numbers: Iterable[Measured]) -> dict[str, int]:
+    """By a laboratory's own unit, in how many decimal places its numbers and limits come at most;
+    the measure's unit is none of them.
+    """
+    found: dict[str, int] = {}
+    for x in numbers:
+        if x.has_unit and _times(x) != 1:
+            said = [short(x.as_sent(q)) for q in (x.value, x.low, x.high) if q is not None]
+            most = max(len(text.partition(".")[2]) for text in said)
+            found[x.unit_as_sent] = max(most, found.get(x.unit_as_sent, 0))
+    return found
+
+
+def as_precise(number: Decimal, places: int | None) -> str:
+    """A limit in no more places than the laboratory's numbers have, but in two digits at least:
+    what is converted is not more precise than it was. None for places leaves it as it is.
+    """
+    if places is None or number.adjusted() >= _LARGE:
+        return short(number)
+    return short(round(number, max(places, 1 - number.adjusted())))
 
 
 class _Results:
@@ -175,6 +208,7 @@ class _Results:
         self._numbers = patient.measured(plan.measure)
         self._judged, self._as_defined = self._judge()
         self.unit, self._scale = _unit(self._measure, self._numbers)
+        self.places = _places(self._numbers)
         self.days = tuple(self._days())
         self.not_drawn: dict[tuple[int, bool], str] = {}
 
@@ -222,7 +256,7 @@ class _Results:
         measured, source = judged.measured, judged.limit_from
         aside = self._patient.asides.get(measured.result.reference, "")
         why = self._words.set_aside.get(aside, "")
-        limits, lines = _between(measured, judged.low, judged.high), self._lines(judged)
+        limits, lines = self._between(judged), self._lines(judged)
         outside = self._outside(judged)
         placed = self._limits(judged, lines)
         if not why:
@@ -237,7 +271,7 @@ class _Results:
             high=placed.high,
             limits=f"{limits} ({self._words.limit_from.get(source, source)})" if limits else "",
             lines=placed.lines,
-            said_lines=tuple("" if x is None else short(measured.as_sent(x)) for x in lines),
+            said_lines=tuple(self._said(measured, x) for x in lines),
             outside=outside,
             used=not why,
             why=why or ("" if measured.has_unit else NO_UNIT),
@@ -275,6 +309,18 @@ class _Results:
 
     # -- in words ------------------------------------------------------------------------------
 
+    def _said(self, measured: Measured, limit: Quantity | None) -> str:
+        """A limit in the unit that was sent, "" for none."""
+        if limit is None:
+            return ""
+        return as_precise(measured.as_sent(limit), self.places.get(measured.unit_as_sent))
+
+    def _between(self, judged: Judged) -> str:
+        low, high = (self._said(judged.measured, x) for x in (judged.low, judged.high))
+        if low and high:
+            return f"{low} to {high}"
+        return f"from {low}" if low else f"up to {high}" if high else ""
+
     def _note(
         self, judged: Judged, lines: Sequence[Quantity | None], placed: Limits, *, is_inside: bool
     ) -> None:
@@ -288,7 +334,7 @@ class _Results:
             if limit is None or before is None or not is_left_out:
                 continue
             unit = measured.unit_as_sent
-            said, other = (short(measured.as_sent(x)) for x in (limit, before))
+            said, other = (self._said(measured, x) for x in (limit, before))
             text = f"“{line.title} {said} {unit}” is not drawn where it would lie above "
             text += f"“{self._plan.lines[n - 1].title} {other} {unit}”."
             if is_inside and line.note:
@@ -329,13 +375,6 @@ class _Results:
         )
 
 
-def _between(measured: Measured, low: Quantity | None, high: Quantity | None) -> str:
-    said = ["" if x is None else short(measured.as_sent(x)) for x in (low, high)]
-    if all(said):
-        return " to ".join(said)
-    return f"from {said[0]}" if said[0] else f"up to {said[1]}" if said[1] else ""
-
-
 def _sent(result: Result) -> str:
     """Value and unit as the chart has them: text of the chart."""
     return result.evidence().get("value", "no value")
@@ -345,19 +384,21 @@ def _sent(result: Result) -> str:
 
 
 def _lane(patient: PatientFacts, plan: LanePlan) -> Lane:
-    bars: list[Bar] = []
-    if plan.drugs:
-        drugs = {id(x): x for name in plan.drugs for x in patient.drugs(name)}
-        bars += [_of_drug(patient, plan, x) for x in drugs.values()]
-    else:
-        problems = {id(x): x for name in plan.problems for x in patient.problems(name)}
-        bars += [_of_problem(x) for x in problems.values()]
+    found: dict[int, tuple[Drug | Problem, str]] = {}
+    for name in plan.drugs or plan.problems:
+        records = patient.drugs(name) if plan.drugs else patient.problems(name)
+        for record in records:
+            found.setdefault(id(record), (record, plan.set_titles[name]))
+    bars = [
+        _of_drug(patient, plan, x, kind) if isinstance(x, Drug) else _of_problem(x, kind)
+        for x, kind in found.values()
+    ]
     answered = bool(bars) or patient.is_answered("drugs" if plan.drugs else "Condition")
     bars.sort(key=lambda x: (x.first is None, x.first or 0, x.last or 0))
     return Lane(plan.title, bool(plan.drugs), tuple(bars), answered)
 
 
-def _of_drug(patient: PatientFacts, plan: LanePlan, drug: Drug) -> Bar:
+def _of_drug(patient: PatientFacts, plan: LanePlan, drug: Drug, kind: str) -> Bar:
     last = drug.last.last if drug.last is not None else None
     if plan.last_dose is not None:
         last = plan.last_dose(patient, drug)
@@ -368,6 +409,7 @@ def _of_drug(patient: PatientFacts, plan: LanePlan, drug: Drug) -> Bar:
     return Bar(
         reference=drug.reference,
         title=drug.title,
+        kind=kind,
         dates=_dates(drug, last, patient.today),
         first=first,
         last=last,
@@ -387,11 +429,12 @@ def _dates(drug: Drug, last: int | None, today: int) -> str:
     return first if one_day else f"{first or 'undated'} to {as_text(last)}"
 
 
-def _of_problem(problem: Problem) -> Bar:
+def _of_problem(problem: Problem, kind: str) -> Bar:
     moment = problem.moment
     return Bar(
         reference=problem.reference,
         title=problem.title,
+        kind=kind,
         dates=moment.text if moment is not None else "undated",
         first=moment.first if moment is not None else None,
         last=moment.last if moment is not None else None,

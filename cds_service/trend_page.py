@@ -41,6 +41,7 @@ def svg(trend: Trend, name: str = "trend") -> Markup:
         notes=[x for panel in trend.panels for x in panel.notes],
         reasons=reasons,
         numbers={x.text: x.number for x in reasons},
+        most_listed=_MOST_LISTED,
     )
     return Markup(html)
 

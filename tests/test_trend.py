@@ -349,6 +349,25 @@ def test_results_in_several_units_are_drawn_in_one_and_listed_as_sent() -> None:
     assert new.limits.startswith("0.58 to 1.74 (") and old.limits.startswith("35 to 104 (")
 
 
+def katal(number: int, value: float, days: int, low: float = 0.58) -> Json:
+    made = changed(alp(number, 1, days), valueQuantity=amount(value, **KATAL))
+    return within(made, low, 1.74, "ukat/L")
+
+
+@pytest.mark.parametrize(
+    ("low", "said", "very_low"),
+    [(0.58, "0.58", "0.42"), (0.6, "0.6", "0.42"), (0.583, "0.583", "0.417")],
+)
+@BOTH
+def test_a_limit_that_was_converted_is_as_precise_as_what_the_laboratory_sends(
+    sheet: Sheet, low: float, said: str, very_low: str
+) -> None:
+    found = trend(katal(1, 0.4, 10, low), katal(2, 0.4, 90, low))
+    assert [x.said_lines for x in found.panels[0].points] == [(said, very_low)] * 2
+    root = ET.fromstring(drawing(found, sheet, "t"))
+    assert [x.text for x in root.iter() if x.get("class") == "limit"] == ["1.74", said, very_low]
+
+
 # -- lanes -------------------------------------------------------------------------------------
 
 # A record, its bar as days before today, and its dates in words.
@@ -371,6 +390,24 @@ def test_a_drug_is_a_bar_to_its_last_dose_and_on_to_where_it_may_act(
     assert bar.title == record["medicationCodeableConcept"]["text"]
     drawn = drawing(found, WIDE, "t")
     assert 'class="bar"' in drawn and 'class="tail"' in drawn
+
+
+def test_beneath_the_picture_drugs_are_called_by_the_narrowest_of_our_sets() -> None:
+    names = {
+        "Aclasta 5 mg": "Zoledronic acid",
+        "Alendronate 70 mg": "Bisphosphonate",
+        "Prolia 60 mg": "Denosumab",
+    }
+    records = [drug(n, text, ago(300 - n)) for n, text in enumerate(names)]
+    found = trend(*records, problem(1, "23382007", "Stress fracture"))
+    assert [x.kind for x in found.lanes[0].bars] == [*names.values()]
+    html = svg(found)
+    listed = html[html.index('class="lanes"') :].partition("</ul>")[0]
+    said = " ".join("".join(ET.fromstring(f"<ul {listed}</ul>").itertext()).split())
+    assert said.startswith(f"Antiresorptives: Zoledronic acid {ago(300)} (may act until ")
+    assert f"Bisphosphonate since {ago(299)}" in said and "Denosumab since" in said
+    assert "Fractures: Stress fracture" in said
+    assert not any(text in listed or text in drawing(found, WIDE, "t") for text in names)
 
 
 def test_a_drug_that_runs_without_a_date_is_drawn_over_all_time_as_open() -> None:
@@ -449,6 +486,15 @@ def _odd() -> list[Json]:
     ]  # fmt: skip
 
 
+def _close() -> list[Json]:
+    """Three values of a week that are not used, for two reasons, and one that is."""
+    made = [within(alp(n, value, days), 40, 129) for n, value, days in
+            [(2, 24, 9), (3, 19, 7), (4, 21, 3), (5, 22, 5)]]  # fmt: skip
+    for one, status in zip(made, ("preliminary", "unknown", "unknown"), strict=False):
+        one["status"] = status
+    return made
+
+
 CHARTS: dict[str, list[Json]] = {
     "nothing": [],
     "one": [within(alp(1, 60, 40), 35, 104)],
@@ -459,6 +505,16 @@ CHARTS: dict[str, list[Json]] = {
     "only hollow": [changed(USED, status="preliminary")],
     "no place": [changed(USED, valueQuantity=amount(5, unit="furlongs"))],
     "undated": [changed(USED, effectiveDateTime=None)],
+    "katal": [
+        within(
+            changed(alp(n, 1, n * 90), valueQuantity=amount(0.0123 + n, **KATAL)),
+            0.0123,
+            1.234,
+            "ukat/L",
+        )
+        for n in range(3)
+    ],
+    "close": [within(alp(1, 78, 228), 40, 129), *_close()],
     "odd": _odd(),
     "2,000": _many(),
 }
@@ -557,6 +613,35 @@ def test_a_number_beside_a_hollow_point_leads_to_its_reason(name: str, sheet: Sh
     assert shown == {
         n for n, why in listed.items() if any(x.why == why and x.moment for x in every)
     }
+
+
+def drawn_number(root: ET.Element, x: float, y: float) -> str:
+    """The number that a hollow point is given: where a line leads from it, else right beside it."""
+    told = [e for e in root.iter() if e.get("class") == "reason"]
+    for path in [e.get("d") or "" for e in root.iter() if e.get("class") == "leader"]:
+        start, end = (tuple(map(float, part.split())) for part in path.removeprefix("M").split("L"))
+        if start == (x, y):
+            x, y = end
+            break
+    near = {e: extent(e) for e in told}
+    [text] = [
+        e.text or ""
+        for e, (left, top, right, bottom) in near.items()
+        if left - 12 <= x <= right + 12 and top - 8 <= y <= bottom + 8
+    ]
+    return text.strip("()")
+
+
+@BOTH
+def test_each_of_several_hollow_points_that_lie_close_leads_to_its_own_reason(sheet: Sheet) -> None:
+    found = pictured("close")
+    listed = dict(re.findall(r"<li><b>\((\d+)\)</b> (.*?):\n", figured("close")))
+    root = drawn("close", sheet)
+    marks = [x for x in root.iter() if x.get("class") == "unused"]
+    owed = [x.why for x in found.panels[0].points if not x.used]
+    assert owed == ["status preliminary", "status unknown", "status unknown"]
+    told = [drawn_number(root, float(x.get("cx", 0)), float(x.get("cy", 0))) for x in marks]
+    assert [listed[x] for x in told] == owed
 
 
 @BOTH
