@@ -191,7 +191,8 @@ def _reason(content: Content, review: Review, verdict: Verdict) -> Because:
     if verdict.outcome == "suppressed" and verdict.advice is None:
         return {"code": verdict.by, "text": "Switched off, and not looked at."}
     if verdict.outcome == "suppressed":
-        text = f"Every condition held; held back by {verdict.by}"
+        why_silent = "switched off" if verdict.by == "off" else f"held back by {verdict.by}"
+        text = f"Every condition held; {why_silent}"
         if verdict.if_on is not None and verdict.if_on.by:
             text += f"; if it were on, by {verdict.if_on.by}"
         return {"code": verdict.by, "text": f"{text}."}
