@@ -1,16 +1,22 @@
 """The explanation as JSON: of what an answer rests on, each value with the test that it is of."""
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from functools import cache
+from html import unescape
+from io import StringIO
 
 import pytest
+from rich.console import Console
 
 from cds_service.answering import Answering
+from cds_service.app import create_app
 from cds_service.config import Settings
 from cds_service.content import Content
 from cds_service.loading import load_content
 from cds_service.openapi import document
+from cds_service.terminal import show_explanation
 from tests.exchanges import LOW, Json, alp, now, problem, request, result
 
 
@@ -74,3 +80,19 @@ def test_a_rejected_result_is_named_but_none_of_somebody_else() -> None:
 def test_the_description_of_the_api_has_the_name(kind: str) -> None:
     schema = document(content())["components"]["schemas"][kind]
     assert "name" in schema["properties"] and "name" not in schema["required"]
+
+
+def test_the_playground_shows_the_test_beside_the_value() -> None:
+    client = create_app(Settings(open=True), now=now).test_client()
+    asked = "/?patient=edta-contaminated-sample&service=alp-review"
+    html = client.get(asked, headers={"Accept": "text/html"}).text
+    said = " ".join(unescape(re.sub(r"<[^>]*>", " ", html)).split())
+    for test, unit in (("ALP", "U/L"), ("Calcium", "mmol/L"), ("Potassium", "mmol/L")):
+        assert re.search(rf"\d{{4}}-\d\d-\d\d: {test} [\d.]+ {unit} ; limits ", said), test
+
+
+def test_the_terminal_shows_the_test_beside_the_value() -> None:
+    console = Console(file=StringIO(), width=100, _environ={})
+    show_explanation(console, explained(), everything=True)
+    assert isinstance(console.file, StringIO)
+    assert re.search(r"\d{4}-\d\d-\d\d  ALP  [\d.]+ U/L  ", console.file.getvalue())

@@ -34,7 +34,7 @@ from cds_service.resources import (
     Resource,
 )
 from cds_service.trend import NO_LIMITS, NO_UNIT, Panel, Point, Trend, trends
-from cds_service.trend_drawing import NARROW, WIDE, Sheet, days_of, drawing
+from cds_service.trend_drawing import NARROW, WIDE, Sheet, Way, days_of, drawing
 from cds_service.trend_limits import held
 from cds_service.trend_page import svg
 from tests.exchanges import TODAY, Json, ago, alp, problem, result
@@ -269,7 +269,7 @@ ON_SOME_DAYS = [
      [(None, USUAL), (500, None), (315, USUAL)]),
     ("all-the-time", [usual(1, 190), usual(2, 20), pregnancy(200)], [(None, PREGNANT)]),
     ("year-alone", [usual(1, 700), changed(usual(2, 0), effectiveDateTime="2026"), pregnancy(100)],
-     [(None, USUAL), (None, PREGNANT)]),
+     [(None, USUAL), (431.25, PREGNANT)]),
 ]  # fmt: skip
 
 
@@ -277,7 +277,7 @@ ON_SOME_DAYS = [
     ("own", "owed"), [x[1:] for x in ON_SOME_DAYS], ids=[x[0] for x in ON_SOME_DAYS]
 )
 def test_limits_of_some_days_hold_on_those_and_no_longer(
-    own: list[Json], owed: list[tuple[int | None, Any]]
+    own: list[Json], owed: list[tuple[float | None, Any]]
 ) -> None:
     found = trend(*own, born=YOUNG)
     runs = held(found.panels[0], days_of(found))
@@ -293,7 +293,7 @@ def test_limits_of_some_days_hold_on_those_and_no_longer(
 
 
 def test_a_man_has_the_limits_of_every_day() -> None:
-    found = trend(usual(1, 700), usual(2, 20), pregnancy(200), born=YOUNG, gender="male")
+    found = trend(usual(1, 700), usual(2, 300), pregnancy(200), born=YOUNG, gender="male")
     assert len(held(found.panels[0], days_of(found))) == 1 and found.panels[0].notes == ()
 
 
@@ -487,10 +487,10 @@ def _odd() -> list[Json]:
 
 
 def _close() -> list[Json]:
-    """Three values of a week that are not used, for two reasons, and one that is."""
+    """Three values of a week that are not used, for two reasons in turn."""
     made = [within(alp(n, value, days), 40, 129) for n, value, days in
-            [(2, 24, 9), (3, 19, 7), (4, 21, 3), (5, 22, 5)]]  # fmt: skip
-    for one, status in zip(made, ("preliminary", "unknown", "unknown"), strict=False):
+            [(2, 24, 9), (3, 19, 7), (4, 21, 3)]]  # fmt: skip
+    for one, status in zip(made, ("preliminary", "unknown", "preliminary"), strict=True):
         one["status"] = status
     return made
 
@@ -615,19 +615,16 @@ def test_a_number_beside_a_hollow_point_leads_to_its_reason(name: str, sheet: Sh
     }
 
 
-def drawn_number(root: ET.Element, x: float, y: float) -> str:
-    """The number that a hollow point is given: where a line leads from it, else right beside it."""
-    told = [e for e in root.iter() if e.get("class") == "reason"]
-    for path in [e.get("d") or "" for e in root.iter() if e.get("class") == "leader"]:
-        start, end = (tuple(map(float, part.split())) for part in path.removeprefix("M").split("L"))
-        if start == (x, y):
-            x, y = end
-            break
-    near = {e: extent(e) for e in told}
+def led_to(root: ET.Element, x: str | None, y: str | None) -> str:
+    """The number that a line leads to from a hollow point."""
+    paths = [e.get("d") or "" for e in root.iter() if e.get("class") == "leader"]
+    [way] = [d for d in paths if d.startswith(f"M{x} {y}L")]
+    end_x, end_y = map(float, way.partition("L")[2].split())
+    boxes = {e: extent(e) for e in root.iter() if e.get("class") == "reason"}
     [text] = [
         e.text or ""
-        for e, (left, top, right, bottom) in near.items()
-        if left - 12 <= x <= right + 12 and top - 8 <= y <= bottom + 8
+        for e, (left, top, right, bottom) in boxes.items()
+        if left - 12 <= end_x <= right + 12 and top - 8 <= end_y <= bottom + 8
     ]
     return text.strip("()")
 
@@ -639,9 +636,18 @@ def test_each_of_several_hollow_points_that_lie_close_leads_to_its_own_reason(sh
     root = drawn("close", sheet)
     marks = [x for x in root.iter() if x.get("class") == "unused"]
     owed = [x.why for x in found.panels[0].points if not x.used]
-    assert owed == ["status preliminary", "status unknown", "status unknown"]
-    told = [drawn_number(root, float(x.get("cx", 0)), float(x.get("cy", 0))) for x in marks]
+    assert owed == ["status preliminary", "status unknown", "status preliminary"]
+    told = [led_to(root, x.get("cx"), x.get("cy")) for x in marks]
     assert [listed[x] for x in told] == owed
+
+
+def test_lines_to_different_reasons_do_not_cross() -> None:
+    paths = [e.get("d") or "" for e in drawn("close", WIDE).iter() if e.get("class") == "leader"]
+    ends = [[*map(float, re.findall(r"[\d.]+", d))] for d in paths]
+    ways = [Way(str(n), *x) for n, x in enumerate(ends) if x[0] < WIDE.width - WIDE.right]
+    assert len(ways) == 3
+    meet = [x for x in combinations(ways, 2) if x[0].crosses(x[1])]
+    assert all((a.to_x, a.to_y) == (b.to_x, b.to_y) for a, b in meet)  # of one reason
 
 
 @BOTH
