@@ -79,25 +79,40 @@ class Family:
 
 
 @dataclass(frozen=True, slots=True)
+class LinePlan:
+    """A limit to be drawn: what makes it of a number, and why it is not drawn above the line before
+    it on days of other limits.
+    """
+
+    title: str
+    limit: Callable[[Any, Any], Any]
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
 class PanelPlan:
-    """A measure to be drawn: what judges its numbers (None: the report, else age and sex), and the
-    limits to draw, each title with what makes a limit of a number.
+    """A measure to be drawn: what judges its numbers (None: the report, else age and sex), the
+    limits to draw, the days on which other limits hold, and what judges a number of such a day as
+    on any other (None for both: there are no such days).
     """
 
     measure: str
     judged_by: Callable[[Any], Any] | None
-    lines: tuple[tuple[str, Callable[[Any, Any], Any]], ...]
+    lines: tuple[LinePlan, ...]
+    days: Callable[[Any], Any] | None
+    outside: Callable[[Any, Any], Any] | None
 
 
 @dataclass(frozen=True, slots=True)
 class LanePlan:
-    """Drugs or problems to be drawn beneath, by their sets; the day of a record's last dose and the
-    last one on which it may act (None: as recorded).
+    """Drugs or problems to be drawn beneath, by their sets, with the titles of these; the day of a
+    record's last dose and the last one on which it may act (None: as recorded).
     """
 
     title: str
     drugs: tuple[str, ...]
     problems: tuple[str, ...]
+    set_titles: Mapping[str, str]
     last_dose: Callable[[Any, Any], int | None] | None
     acts_until: Callable[[Any, Any], int | None] | None
 

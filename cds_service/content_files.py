@@ -236,20 +236,24 @@ Label = Annotated[str, Meta(min_length=1, max_length=LONGEST_LABEL)]
 
 class LineRow(Strict):
     """A limit drawn through the points of a panel: what a function of definitions.py makes of each
-    number.
+    number. `note` says why it is not drawn above the line before it on the panel's `days`.
     """
 
     title: Label
     limit: str
+    note: str = ""
 
 
 class PanelRow(Strict):
     """The results of a measure, with the limits by which `judged_by` of definitions.py judges them
-    (left out: those of the report, else for age and sex).
+    (left out: those of the report, else for age and sex). On the `days` other limits hold than
+    else; `outside` judges a number of such a day as on any other.
     """
 
     measure: str
     judged_by: str = ""
+    days: str = ""
+    outside: str = ""
     lines: list[LineRow] = []
 
 

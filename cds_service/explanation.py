@@ -16,7 +16,7 @@ from cds_service.evidence import Record, Rejected, outcome_of, unique
 from cds_service.facts import Judged, PatientFacts
 from cds_service.overrides import OVERRIDDEN, SHOWN_LATELY
 from cds_service.prefetch import Chart, Source, State
-from cds_service.results import short
+from cds_service.results import Measured, Result, short
 from cds_service.rules import Outcome, Verdict
 
 MOST_ENTRIES = 50
@@ -30,11 +30,13 @@ class Because(TypedDict):
 
 
 class UsedEntry(TypedDict):
-    """An entry of the chart behind an answer; `limits` are those a number was judged by, `range` is
-    what the report prints, `by` is what a drug was identified by.
+    """An entry of the chart behind an answer; `name` is the test that a result is of, `limits` are
+    those a number was judged by, `range` is what the report prints, `by` is what a drug was
+    identified by.
     """
 
     reference: str
+    name: NotRequired[str]
     date: NotRequired[str]
     value: NotRequired[str]
     range: NotRequired[str]
@@ -43,9 +45,12 @@ class UsedEntry(TypedDict):
 
 
 class RejectedEntry(TypedDict):
-    """An entry of the chart that could not be used."""
+    """An entry of the chart that could not be used; `name` is the test that a result of this
+    patient is of.
+    """
 
     reference: str
+    name: NotRequired[str]
     why: str
 
 
@@ -186,7 +191,8 @@ def _reason(content: Content, review: Review, verdict: Verdict) -> Because:
     if verdict.outcome == "suppressed" and verdict.advice is None:
         return {"code": verdict.by, "text": "Switched off, and not looked at."}
     if verdict.outcome == "suppressed":
-        text = f"Every condition held; held back by {verdict.by}"
+        why_silent = "switched off" if verdict.by == "off" else f"held back by {verdict.by}"
+        text = f"Every condition held; {why_silent}"
         if verdict.if_on is not None and verdict.if_on.by:
             text += f"; if it were on, by {verdict.if_on.by}"
         return {"code": verdict.by, "text": f"{text}."}
@@ -222,10 +228,10 @@ def _each_once(records: Sequence[Record]) -> list[Record]:
 
 
 def _evidence(content: Content, record: Record) -> AskedQuestion:
-    used = _entries(x for entries in record.used for x in entries)
+    used = _entries(content, (x for entries in record.used for x in entries))
     taken = {x["reference"] for x in used}
     rejected = {
-        (x.entry.reference, x.why)
+        (x.entry.reference, x.why): x
         for entries in record.rejected
         for x in entries
         if x.entry.reference not in taken
@@ -235,17 +241,31 @@ def _evidence(content: Content, record: Record) -> AskedQuestion:
         "code": record.name,
         "answer": outcome_of(record),
         "used": used,
-        "rejected": [
-            {"reference": reference, "why": content.words.set_aside.get(why, why)}
-            for reference, why in sorted(rejected)
-        ],
+        "rejected": [_rejected(content, rejected[key]) for key in sorted(rejected)],
     }
     if record.because:
         found["because"] = [_evidence(content, x) for x in _each_once(record.because)]
     return found
 
 
-def _entries(entries: Iterable[Any]) -> list[UsedEntry]:
+def _rejected(content: Content, rejected: Rejected) -> RejectedEntry:
+    why = content.words.set_aside.get(rejected.why, rejected.why)
+    found: RejectedEntry = {"reference": rejected.entry.reference, "why": why}
+    if not rejected.foreign and (name := _test(content, rejected.entry)):
+        found["name"] = name
+    return found
+
+
+def _test(content: Content, entry: object) -> str:
+    """What the test of a result is called by us, else by the chart; "" for anything else."""
+    number = entry.measured if isinstance(entry, Judged) else entry
+    result = number.result if isinstance(number, Measured) else number
+    if not isinstance(result, Result):
+        return ""
+    return content.measure_title(result.sets) or result.title
+
+
+def _entries(content: Content, entries: Iterable[Any]) -> list[UsedEntry]:
     """The entries as evidence, each once, at most so many: a judged number says more than the bare
     one.
     """
@@ -254,6 +274,8 @@ def _entries(entries: Iterable[Any]) -> list[UsedEntry]:
         shown: UsedEntry = entry.evidence()
         key = f"{shown['reference']} {shown.get('date', '')}"
         if key not in found or isinstance(entry, Judged):
+            if name := _test(content, entry):
+                shown["name"] = name
             found[key] = shown
     return list(found.values())[:MOST_ENTRIES]
 

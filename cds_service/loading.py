@@ -20,6 +20,7 @@ from cds_service.content import (
     Content,
     Family,
     LanePlan,
+    LinePlan,
     PanelPlan,
     Topic,
     TrendPlan,
@@ -256,12 +257,19 @@ class _Loader:
         if len(self.measures[row.measure].title) > LONGEST_LABEL:
             why = f"is over {LONGEST_LABEL} characters, and {_TREND} has it drawn"
             raise ContentError("shared/measures.toml", f"{row.measure}.title", why)
+        if bool(row.days) != bool(row.outside):
+            raise ContentError(_TREND, where, "needs both days and outside, or neither")
         lines = [
-            (x.title, self._definition(_TREND, f"{where}.lines[{n}].limit", x.limit, definitions))
+            (x, self._definition(_TREND, f"{where}.lines[{n}].limit", x.limit, definitions))
             for n, x in enumerate(row.lines)
         ]
-        judged_by = self._optional(f"{where}.judged_by", row.judged_by, definitions)
-        return PanelPlan(row.measure, judged_by, tuple(lines))
+        return PanelPlan(
+            row.measure,
+            self._optional(f"{where}.judged_by", row.judged_by, definitions),
+            tuple(LinePlan(x.title, limit, x.note) for x, limit in lines),
+            self._optional(f"{where}.days", row.days, definitions),
+            self._optional(f"{where}.outside", row.outside, definitions),
+        )
 
     def _lane(self, number: int, row: LaneRow, definitions: ModuleType) -> LanePlan:
         where = f"lane[{number}]"
@@ -274,6 +282,7 @@ class _Loader:
             row.title,
             tuple(row.drugs),
             tuple(row.problems),
+            {name: self.terminology.sets[name].title for name in (*row.drugs, *row.problems)},
             self._optional(f"{where}.last_dose", row.last_dose, definitions),
             self._optional(f"{where}.acts_until", row.acts_until, definitions),
         )

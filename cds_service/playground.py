@@ -298,7 +298,8 @@ class Playground:
         return said + (f"; compared with {'; '.join(numbers)}" if numbers else "")
 
     def _entry(self, entry: Json) -> str:
-        said = " ".join(entry[x] for x in ("date", "value") if x in entry) or entry["reference"]
+        told = [entry[x] for x in ("date", "name", "value") if x in entry]
+        said = " ".join(told) or entry["reference"]
         limits = f", limits {self.limits(entry['limits'])}" if "limits" in entry else ""
         return shown(f"{said}{limits}")
 

@@ -193,7 +193,7 @@ def _deciding(question: Json) -> list[Json]:
 def _entries(question: Json, depth: int, most: int) -> Iterator[Line]:
     used = question.get("used", [])
     for x in used[:most]:
-        said = (x.get(name, "") for name in ("date", "value", "limits", "reference"))
+        said = (x.get(name, "") for name in ("date", "name", "value", "limits", "reference"))
         yield Line(depth, "  ".join(part for part in said if part), "dim")
     if len(used) > most:
         yield Line(depth, f"and {len(used) - most} more", "dim")

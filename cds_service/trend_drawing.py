@@ -2,10 +2,10 @@
 by the classes of static/trend.css.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from itertools import pairwise
+from math import hypot
 from typing import TypeVar
 
 from markupsafe import Markup, escape
@@ -13,18 +13,33 @@ from markupsafe import Markup, escape
 from cds_service.axes import Ends, day_ticks, value_axis, value_ticks
 from cds_service.dates import as_text
 from cds_service.results import short
-from cds_service.trend import Bar, Lane, Panel, Point, Trend
+from cds_service.trend import Bar, Lane, Panel, Point, Trend, as_precise
+from cds_service.trend_limits import Held, day_of, held
 
 V = TypeVar("V")
 
 _TEXT = 12  # font size, in units of the viewBox, as in trend.css
 _CHARACTER = 0.64 * _TEXT
 _LINE = 15
+_BEYOND_EDGE = 8  # from the right edge to the limits that are named there
 _SHORTEST = 30  # days that an axis spans at least
 _MOST_TITLES = 300  # points that bear their value as a tooltip
 _MOST_OBSTACLES = 120  # points that labels keep clear of
 _MOST_SAID = 8  # points that all bear their value
 _DAY_BEFORE_ALL = 1
+_CLOSE = 14  # between points whose labels could be taken for each other's
+_MOST_TOLD_APART = 40  # points among which a line is led so that it meets no other
+_REACH = 60  # from a point to the number of its reason that stands near already
+# Where the number of a reason may stand that has no room beside its point, the nearest first.
+_AROUND = sorted(
+    (
+        (dx, dy)
+        for dy in range(-90, 91, _LINE)
+        for dx in range(-72, 73, 12)
+        if hypot(dx, dy) > 2 * _LINE
+    ),
+    key=lambda x: (hypot(*x), x[1]),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +94,52 @@ class Box:
             and other.top < self.bottom
         )
 
+    def nearest(self, x: float, y: float) -> tuple[float, float]:
+        """Where a line from another place should end: at its edge, not far from its middle."""
+        middle = (self.left + self.right) / 2
+        if self.top <= y <= self.bottom:
+            return (self.left if x < middle else self.right), y
+        return min(max(x, middle - 5), middle + 5), self.top if y < self.top else self.bottom
+
+    def distance(self, x: float, y: float) -> float:
+        """How far off another place is."""
+        a, b = self.nearest(x, y)
+        return hypot(x - a, y - b)
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """A straight line from a point to the text that is said of it."""
+
+    text: str
+    x: float
+    y: float
+    to_x: float
+    to_y: float
+
+    def path(self) -> str:
+        """As SVG has it."""
+        return f"M{_n(self.x)} {_n(self.y)}L{_n(self.to_x)} {_n(self.to_y)}"
+
+    def _side(self, x: float, y: float) -> float:
+        return (self.to_x - self.x) * (y - self.y) - (self.to_y - self.y) * (x - self.x)
+
+    def crosses(self, other: "Way") -> bool:
+        """Whether it cuts another, which leads to another text."""
+        return (
+            self.text != other.text
+            and self._side(other.x, other.y) * self._side(other.to_x, other.to_y) <= 0
+            and other._side(self.x, self.y) * other._side(self.to_x, self.to_y) <= 0
+        )
+
+    def passes(self, x: float, y: float, within: float) -> bool:
+        """Whether it comes so near to a place."""
+        length = hypot(self.to_x - self.x, self.to_y - self.y)
+        if not length:
+            return False
+        along = (self.to_x - self.x) * (x - self.x) + (self.to_y - self.y) * (y - self.y)
+        return 0 < along < length**2 and abs(self._side(x, y)) < within * length
+
 
 def reasons_of(trend: Trend) -> dict[str, list[tuple[Panel, Point]]]:
     """Why points were not used or have no place on the scale, in the order of their numbers, each
@@ -97,13 +158,16 @@ def drawing(trend: Trend, sheet: Sheet, name: str) -> Markup:
     return _Drawing(trend, sheet).svg(name)
 
 
-def axis_of(panel: Panel) -> Ends | None:
-    """The ends of a panel's scale; None when no point has a place on one."""
-    placed = [x for x in panel.points if x.moment is not None and x.number is not None]
-    used = [x for x in placed if x.used]
-    lows = [float(x) for p in used for x in (p.low, *p.lines) if x is not None]
-    highs = [float(x.high) for x in used if x.high is not None]
-    return value_axis([float(x.number) for x in placed if x.number is not None], lows, highs)
+def axis_of(panel: Panel, limits: Iterable[Held]) -> Ends | None:
+    """The ends of a panel's scale, with room for the limits that held; None when no point has a
+    place on one.
+    """
+    placed = [x.number for x in panel.points if x.moment is not None]
+    numbers = [float(x) for x in placed if x is not None]
+    each = [x for _, _, x in limits]
+    lows = [float(x) for one in each for x in (one.low, *one.lines) if x is not None]
+    highs = [float(x.high) for x in each if x.high is not None]
+    return value_axis(numbers, lows, highs)
 
 
 def days_of(trend: Trend) -> Ends:
@@ -164,7 +228,8 @@ class _Drawing:
         self.trend = trend
         self.sheet = sheet
         first, last = days_of(trend)
-        self.days = Span(first, last, sheet.left, sheet.width - sheet.right)
+        self.limits = [held(x, (first, last)) for x in trend.panels]
+        self.days = Span(first, last, sheet.left, sheet.width - self._right())
         self.numbers = {why: n for n, why in enumerate(reasons_of(trend), 1)}
         self.y = 0.0
         self.parts: list[Markup] = []
@@ -172,7 +237,8 @@ class _Drawing:
     def svg(self, name: str) -> Markup:
         """All of it."""
         for number, panel in enumerate(self.trend.panels):
-            self._panel(panel, self.sheet.further if number else self.sheet.first)
+            height = self.sheet.further if number else self.sheet.first
+            self._panel(panel, height, self.limits[number])
         self._dates()
         for lane in self.trend.lanes:
             self._lane(lane)
@@ -194,6 +260,12 @@ class _Drawing:
             description(self.trend),
         )
         return head + Markup("\n").join(self.parts) + Markup("</svg>")
+
+    def _right(self) -> float:
+        """The room for the limits that are named at the right edge."""
+        said = map(_at_end, self.trend.panels, self.limits)
+        longest = max((len(text) for one in said for text in one), default=0)
+        return max(self.sheet.right, _BEYOND_EDGE + longest * _CHARACTER)
 
     def _dates(self) -> None:
         """The time axis, where anything stands on it."""
@@ -219,7 +291,7 @@ class _Drawing:
 
     # -- a panel -------------------------------------------------------------------------------
 
-    def _panel(self, panel: Panel, height: int) -> None:
+    def _panel(self, panel: Panel, height: int, limits: Sequence[Held]) -> None:
         heading = f"{panel.title}, {panel.unit}" if panel.unit else panel.title
         dated = [x for x in panel.points if x.moment is not None]
         if not dated:
@@ -227,9 +299,9 @@ class _Drawing:
         self.y += 14
         self.parts.append(_text(0, self.y, heading, "heading"))
         self.y += 10
-        ends = axis_of(panel)
+        ends = axis_of(panel, limits)
         if ends is not None:
-            _Plot(self, panel, ends, height).draw()
+            _Plot(self, panel, ends, height, limits).draw()
             self.y += height
         if any(x.number is None for x in dated):
             self._strip([x for x in dated if x.number is None])
@@ -267,8 +339,7 @@ class _Drawing:
 
     def at(self, point: Point) -> float:
         """Where in time a point stands: in the middle of the days that its date can mean."""
-        assert point.moment is not None
-        return self.days.at((point.moment.first + point.moment.last) / 2)
+        return self.days.at(day_of(point))
 
     # -- a lane --------------------------------------------------------------------------------
 
@@ -311,7 +382,9 @@ class _Drawing:
 class _Plot:
     """The scale of one panel with all that stands on it."""
 
-    def __init__(self, drawing: _Drawing, panel: Panel, ends: Ends, height: int) -> None:
+    def __init__(
+        self, drawing: _Drawing, panel: Panel, ends: Ends, height: int, limits: Sequence[Held]
+    ) -> None:
         self.parts = drawing.parts
         self.days = drawing.days
         self.at = drawing.at
@@ -319,11 +392,14 @@ class _Plot:
         self.sheet = drawing.sheet
         self.panel = panel
         self.ends = ends
+        self.held = [(self.days.at(first), self.days.at(last), x) for first, last, x in limits]
         self.top, self.bottom = drawing.y, drawing.y + height
         self.values = Span(*ends, self.bottom, self.top)
         placed = [x for x in panel.points if x.moment is not None and x.number is not None]
         self.points = [(x, self.at(x), self._height(x)) for x in placed]
         self.taken: list[Box] = []
+        self.called: list[tuple[str, Box]] = []
+        self.ways: list[Way] = []
 
     def _height(self, point: Point) -> float:
         assert point.number is not None
@@ -338,6 +414,7 @@ class _Plot:
         if 1 < len(used) <= _MOST_TITLES:
             path = "M" + "L".join(f"{_n(x)} {_n(y)}" for x, y in used)
             self.parts.append(_tag("path", "through", d=path))
+        self.behind_points = len(self.parts)
         for point, x, y in self.points:
             self._point(point, x, y)
         self._labels()
@@ -350,25 +427,9 @@ class _Plot:
             shown = short(Decimal(f"{tick:.6g}"))
             self.parts.append(_text(self.days.start - 5, y + 4, shown, "tick", "end"))
 
-    def _runs(self, of: Callable[[Point], V]) -> list[tuple[float, float, V]]:
-        """What holds from where to where: each used point's up to the middle between it and its
-        neighbour.
-        """
-        by_place = {x: of(point) for point, x, _ in self.points if point.used}
-        places = sorted(by_place)
-        between = [(a + b) / 2 for a, b in pairwise(places)]
-        starts, ends = [self.days.start, *between], [*between, self.days.end]
-        runs: list[tuple[float, float, V]] = []
-        for place, start, end in zip(places, starts, ends, strict=False):  # none without a place
-            if runs and runs[-1][2] == by_place[place]:
-                runs[-1] = (runs[-1][0], end, by_place[place])
-            else:
-                runs.append((start, end, by_place[place]))
-        return runs
-
     def _bands(self) -> None:
         """Where a value lies within the limits; open at the side that has none."""
-        for start, end, (low, high) in self._runs(lambda x: (x.low, x.high)):
+        for start, end, (low, high) in _joined((a, b, (x.low, x.high)) for a, b, x in self.held):
             if low is None and high is None:
                 continue
             top = self.top if high is None else self.values.at(float(high))
@@ -380,8 +441,8 @@ class _Plot:
 
     def _lines(self) -> None:
         for number in range(len(self.panel.lines)):
-            path = self._stepped(self._runs(lambda x, n=number: x.lines[n] if x.lines else None))  # type: ignore[misc]
-            if path:
+            drawn = ((a, b, x.lines[number] if x.lines else None) for a, b, x in self.held)
+            if path := self._stepped(_joined(drawn)):
                 self.parts.append(_tag("path", f"line line-{number}", d=path))
 
     def _stepped(self, runs: Iterable[tuple[float, float, Decimal | None]]) -> str:
@@ -456,34 +517,101 @@ class _Plot:
         number = f"({self.numbers[point.why]})" if point.why else ""
         text = " ".join(part for part in (value, number) if part)
         half = len(text) * _CHARACTER / 2
-        free = self.days.start, self.days.end
-        middle = min(max(x, free[0] + half), free[1] - half)
+        middle = min(max(x, self.days.start + half), self.days.end - half)
         sides = (x + half + 8, x - half - 8)
         places = [(middle, y - 8), (middle, y + 16), *((at, y + 4) for at in sides)]
         places += [(at, base) for base in (y - 8, y + 16) for at in sides]
+        is_mixed_up = bool(number) and self._is_close(place)
+        if is_mixed_up or not self._put(text, places, "reason" if number else "value"):
+            self._call_out(place, text)
+
+    def _put(self, text: str, places: Iterable[tuple[float, float]], kind: str) -> bool:
+        """Writes a text at the first place that is free; False when none is."""
         for at, base in places:
-            box = _box(at, base, text)
-            inside = box.left >= free[0] - 3 and box.right <= free[1] + 3
-            inside = inside and box.top >= self.top - 4 and box.bottom <= self.bottom + 2
-            if inside and not any(box.meets(other) for other in self.taken):
-                self.taken.append(box)
-                kind = "reason" if point.why else "value"
-                self.parts.append(_text(at, base, text, kind, "middle"))
-                return
+            if self._is_free(_box(at, base, text)):
+                self._write(text, at, base, kind)
+                return True
+        return False
+
+    def _write(self, text: str, at: float, base: float, kind: str) -> None:
+        self.taken.append(_box(at, base, text))
+        self.parts.append(_text(at, base, text, kind, "middle"))
+
+    def _is_free(self, box: Box) -> bool:
+        inside = box.left >= self.days.start - 3 and box.right <= self.days.end + 3
+        inside = inside and box.top >= self.top - 4 and box.bottom <= self.bottom + 2
+        return inside and not any(box.meets(other) for other in self.taken)
+
+    def _is_close(self, place: int) -> bool:
+        """Whether another point is so close that a label beside one may seem to be the other's."""
+        _, x, y = self.points[place]
+        return len(self.points) <= _MOST_OBSTACLES and any(
+            abs(x - a) < _CLOSE and abs(y - b) < _CLOSE
+            for n, (_, a, b) in enumerate(self.points)
+            if n != place
+        )
+
+    def _call_out(self, place: int, text: str) -> None:
+        """The number of a reason farther off, with a line that leads from the point to it; one that
+        stands near already serves several points.
+        """
+        point, x, y = self.points[place]
+        same = [box for said, box in self.called if said == text]
+        if not point.why or (same and len(self.points) > _MOST_OBSTACLES):
+            return
+        near = [box for box in same if box.distance(x, y) <= _REACH]
+        places = ((x + dx, y + 4 + dy) for dx, dy in _AROUND)
+        free = {box: at for at in places if self._is_free(box := _box(*at, text))}
+        ways = [Way(text, x, y, *box.nearest(x, y)) for box in (*near, *free)]
+        if not ways:
+            return
+        best = min(range(len(ways)), key=lambda n: self._in_the_way(ways[n], place))
+        box = [*near, *free][best]
+        if box in free:
+            self._write(text, *free[box], "reason")
+            self.called.append((text, box))
+        self.ways.append(ways[best])
+        self.parts.insert(self.behind_points, _tag("path", "leader", d=ways[best].path()))
+
+    def _in_the_way(self, way: Way, place: int) -> int:
+        """How many other lines and points a line would meet, where they can be told apart."""
+        if len(self.points) > _MOST_TOLD_APART:
+            return 0
+        others = (x for n, x in enumerate(self.points) if n != place)
+        return sum(way.crosses(x) for x in self.ways) + sum(
+            way.passes(x, y, 5) for _, x, y in others
+        )
 
     def _limits(self) -> None:
-        """At the right edge, the limits of the newest used point."""
-        newest = next((x for x, _, _ in reversed(self.points) if x.used), None)
-        if newest is None:
-            return
-        found = {short(x): x for x in (newest.high, newest.low, *newest.lines) if x is not None}
+        """At the right edge, the limits that hold there."""
+        found = _at_end(self.panel, self.held)
         wanted = sorted((self.values.at(float(x)), text) for text, x in found.items())
         places = _apart([y for y, _ in wanted], self.bottom)
         for (y, text), place in zip(wanted, places, strict=True):
             start = self.days.end
             path = f"M{_n(start)} {_n(y)}L{_n(start + 6)} {_n(place)}"
             self.parts.append(_tag("path", "leader", d=path))
-            self.parts.append(_text(start + 8, place + 4, text, "limit"))
+            self.parts.append(_text(start + _BEYOND_EDGE, place + 4, text, "limit"))
+
+
+def _at_end(panel: Panel, limits: Sequence[Held]) -> dict[str, Decimal]:
+    """The limits that hold at the end of an axis, by their text."""
+    if not limits:
+        return {}
+    last = limits[-1][2]
+    found = (x for x in (last.high, last.low, *last.lines) if x is not None)
+    return {as_precise(x, panel.places): x for x in found}
+
+
+def _joined(runs: Iterable[tuple[float, float, V]]) -> list[tuple[float, float, V]]:
+    """The runs, neighbours with the same thing as one."""
+    found: list[tuple[float, float, V]] = []
+    for start, end, thing in runs:
+        if found and found[-1][2] == thing:
+            found[-1] = (found[-1][0], end, thing)
+        else:
+            found.append((start, end, thing))
+    return found
 
 
 def _apart(heights: Sequence[float], bottom: float) -> list[float]:

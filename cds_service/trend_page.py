@@ -2,7 +2,7 @@
 values as tables.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
@@ -10,8 +10,9 @@ from markupsafe import Markup
 from cds_service.dates import as_text
 from cds_service.playground import shown
 from cds_service.topic_pages import environment
-from cds_service.trend import Panel, Point, Trend
-from cds_service.trend_drawing import NARROW, WIDE, axis_of, drawing, reasons_of
+from cds_service.trend import Lane, Panel, Point, Trend
+from cds_service.trend_drawing import NARROW, WIDE, axis_of, days_of, drawing, reasons_of
+from cds_service.trend_limits import Held, held
 
 _TEMPLATES = environment("")
 _MOST_LISTED = 6
@@ -37,8 +38,10 @@ def svg(trend: Trend, name: str = "trend") -> Markup:
         shown=shown,
         drawings=[drawing(trend, sheet, name) for sheet in (WIDE, NARROW)],
         legend=[*_legend(trend)],
+        notes=[x for panel in trend.panels for x in panel.notes],
         reasons=reasons,
         numbers={x.text: x.number for x in reasons},
+        most_listed=_MOST_LISTED,
     )
     return Markup(html)
 
@@ -53,15 +56,15 @@ def _legend(trend: Trend) -> Iterator[tuple[str, str]]:
     """What each kind of mark in this picture means, by the name of its sample."""
     drawn = [x for panel in trend.panels for x in panel.points if x.moment is not None]
     placed = [x for x in drawn if x.number is not None]
-    bars = [x for lane in trend.lanes for x in lane.bars]
-    lanes = [x for x in trend.lanes if x.bars]
+    limits = [held(x, days_of(trend)) for x in trend.panels]
+    each = [x for one in limits for _, _, x in one]
     present = {
         "used": any(x.used for x in placed),
         "unused": any(not x.used for x in drawn),
-        "beyond": any(_reaches_beyond(x) for x in trend.panels),
+        "beyond": any(map(_reaches_beyond, trend.panels, limits)),
         "strip": len(placed) < len(drawn),
         "bound": any(x.comparator for x in placed),
-        "band": any(x.used and (x.low, x.high) != (None, None) for x in placed),
+        "band": any((x.low, x.high) != (None, None) for x in each),
     }
     said = {
         "used": "result",
@@ -72,17 +75,21 @@ def _legend(trend: Trend) -> Iterator[tuple[str, str]]:
         "band": "within the limits that applied",
     }
     yield from ((kind, said[kind]) for kind, here in present.items() if here)
-    for panel in trend.panels:
+    for panel, one in zip(trend.panels, limits, strict=True):
         for number, title in enumerate(panel.lines):
-            if any(x.lines and x.lines[number] is not None for x in panel.points):
+            if any(x.lines and x.lines[number] is not None for _, _, x in one):
                 yield f"line-{number}", f"{panel.title}: {title}"
     if any(x.moment is not None and x.moment.is_partial for x in drawn) or any(
-        not lane.is_drugs and x.first != x.last for lane in lanes for x in lane.bars
+        not lane.is_drugs and x.first != x.last for lane in trend.lanes for x in lane.bars
     ):
         yield "whisker", "some day in this time"
+    yield from _legend_of_lanes([x for x in trend.lanes if x.bars])
+
+
+def _legend_of_lanes(lanes: Sequence[Lane]) -> Iterator[tuple[str, str]]:
     if any(lane.is_drugs for lane in lanes):
         yield "bar", "given"
-    if any(x.acts_until is not None for x in bars):
+    if any(x.acts_until is not None for lane in lanes for x in lane.bars):
         yield "tail", "may still act"
     if any(not lane.is_drugs for lane in lanes):
         yield "moment", "on record"
@@ -90,7 +97,7 @@ def _legend(trend: Trend) -> Iterator[tuple[str, str]]:
         yield "unsure", "unconfirmed"
 
 
-def _reaches_beyond(panel: Panel) -> bool:
-    ends = axis_of(panel)
+def _reaches_beyond(panel: Panel, limits: Sequence[Held]) -> bool:
+    ends = axis_of(panel, limits)
     numbers = [x.number for x in panel.points if x.number is not None and x.moment is not None]
     return ends is not None and any(not ends[0] <= x <= ends[1] for x in numbers)

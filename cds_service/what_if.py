@@ -24,6 +24,7 @@ from cds_service.explanation import AskedQuestion, TopicVerdict
 from cds_service.fhir_endpoint import load_patients
 from cds_service.fixture_calls import FixtureCall, FixtureFetcher, fixture_calls
 from cds_service.loading import load_content
+from cds_service.modes import MODES as MODE_NAMES
 from cds_service.quantity import Quantity
 from cds_service.site import Site, SiteText
 from cds_service.site_toml import site_toml
@@ -32,6 +33,7 @@ from cds_service.topic_reading import in_words
 LIMITS, MODES = "limits.", "modes."  # what the names of fields begin with, as keys of a site file
 MOST_TYPED = 20  # characters in a field
 _FETCH_SECONDS = 10.0
+_FAR = 3  # times the shipped value, or a part of it, from which on a limit is far from it
 _NUMBER = re.compile(r"[+-]?\d{1,15}(\.\d{1,15})?\Z", re.ASCII)
 
 
@@ -51,6 +53,14 @@ class Limit:
     def shipped(self) -> Quantity:
         """The value that it is shipped with."""
         return Quantity(self.row.value, self.row.unit)
+
+    def is_far(self, text: str) -> bool:
+        """Whether what was typed is a number, and many times the shipped one or a small part."""
+        number = _number(text)
+        if not isinstance(number, Decimal):
+            return False
+        shipped = self.row.value
+        return number > shipped * _FAR or number * _FAR < shipped
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +97,7 @@ class CardLine:
 
 @dataclass(frozen=True, slots=True)
 class Why:
-    """A topic's verdict ("suppressed by off"), the deciding question with its answer, and the
+    """A topic's verdict, with what held it back, the deciding question with its answer, and the
     innermost of those behind it that was answered otherwise ("" for none).
     """
 
@@ -334,7 +344,8 @@ def _whys(then: TopicVerdict, now: TopicVerdict, *, silent: bool) -> tuple[Why, 
 
 
 def _why(verdict: TopicVerdict, asked: AskedQuestion | None, inner: AskedQuestion | None) -> Why:
-    by = f" by {verdict['by']}" if "by" in verdict else ""
+    by = verdict.get("by", "")
+    by = f" by {by}" if by and by not in MODE_NAMES else ""  # the reason says it of a mode
     text = verdict["reason"]["text"] if asked is None else _answered(asked)
     deeper = "" if inner is None or inner is asked else _answered(inner)
     return Why(f"{verdict['verdict'].replace('-', ' ')}{by}", text, deeper)

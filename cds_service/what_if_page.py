@@ -52,6 +52,7 @@ class Field:
     file: str
     rows: tuple[str, ...]
     wrong: str
+    is_far: bool = False
 
     @property
     def is_changed(self) -> bool:
@@ -106,6 +107,11 @@ class Shown:
     counts: Mapping[str, int]
     text: str
     query: str
+
+    @property
+    def far(self) -> Mapping[str, str]:
+        """The shipped values of limits that are far from them, by their keys."""
+        return {x.key: x.shipped for group in self.groups for x in group.fields if x.is_far}
 
 
 class WhatIfPage:
@@ -209,6 +215,7 @@ class WhatIfPage:
             file=limit.file,
             rows=self._used_by.get(limit.name, ()),
             wrong=wrong.get(key, ""),
+            is_far=limit.is_far(typed.get(key, here)),
         )
 
     def _modes(self, typed: Mapping[str, str], wrong: Mapping[str, str]) -> Group:

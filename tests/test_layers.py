@@ -30,7 +30,7 @@ ORDER = (
     *("site", "loading", "overrides", "evaluation", "cards", "issued", "feedback", "call_record"),
     *("explanation", "axes", "trend", "answering", "discovery", "invariants"),
     *("rule_code", "rule_questions", "topic_shape", "topic_reading", "topics", "topic_pages"),
-    "trend_drawing",
+    *("trend_limits", "trend_drawing"),
     *(
         "openapi",
         "audit",

@@ -34,7 +34,8 @@ from cds_service.resources import (
     Resource,
 )
 from cds_service.trend import NO_LIMITS, NO_UNIT, Panel, Point, Trend, trends
-from cds_service.trend_drawing import NARROW, WIDE, Sheet, days_of, drawing
+from cds_service.trend_drawing import NARROW, WIDE, Sheet, Way, days_of, drawing
+from cds_service.trend_limits import held
 from cds_service.trend_page import svg
 from tests.exchanges import TODAY, Json, ago, alp, problem, result
 
@@ -232,6 +233,95 @@ def test_without_what_a_definition_needs_the_limits_are_those_of_the_report() ->
     assert point.lines == () and 'class="line' not in drawing(found, WIDE, "t")
 
 
+# -- limits that hold on some days only --------------------------------------------------------
+
+YOUNG = "1994-11-01"
+USUAL, PREGNANT = (35.0, 104.0, (35.0, 25.0)), (17.0, 229.0, (17.0, None))
+
+
+def pregnancy(onset: int, end: int | None = None) -> Json:
+    """Pregnant since so many days ago, and until so many; she counts as such for 84 d more."""
+    made = problem(8, "77386006", "Pregnant")
+    made["onsetDateTime"] = ago(onset)
+    if end is not None:
+        made["abatementDateTime"] = ago(end)
+        made["clinicalStatus"]["coding"][0]["code"] = "resolved"
+    return made
+
+
+def usual(number: int, days: int) -> Json:
+    return within(alp(number, 60, days), 35, 104)
+
+
+def fracture(days: int) -> Json:
+    return changed(problem(9, "125605004", "Fracture of bone"), onsetDateTime=ago(days))
+
+
+# The chart, and which limits hold from how many days ago on.
+ON_SOME_DAYS = [
+    ("before-and-while", [usual(1, 700), usual(2, 20), pregnancy(200)],
+     [(None, USUAL), (200, PREGNANT)]),
+    ("while-only", [fracture(900), usual(1, 190), usual(2, 20), pregnancy(200)],
+     [(None, USUAL), (200, PREGNANT)]),
+    ("while-and-after", [fracture(1500), usual(1, 700), usual(2, 10), pregnancy(900, 630)],
+     [(None, USUAL), (900, PREGNANT), (545, USUAL)]),
+    ("no-value-while", [usual(1, 700), usual(2, 10), pregnancy(500, 400)],
+     [(None, USUAL), (500, None), (315, USUAL)]),
+    ("all-the-time", [usual(1, 190), usual(2, 20), pregnancy(200)], [(None, PREGNANT)]),
+    ("year-alone", [usual(1, 700), changed(usual(2, 0), effectiveDateTime="2026"), pregnancy(100)],
+     [(None, USUAL), (431.25, PREGNANT)]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("own", "owed"), [x[1:] for x in ON_SOME_DAYS], ids=[x[0] for x in ON_SOME_DAYS]
+)
+def test_limits_of_some_days_hold_on_those_and_no_longer(
+    own: list[Json], owed: list[tuple[float | None, Any]]
+) -> None:
+    found = trend(*own, born=YOUNG)
+    runs = held(found.panels[0], days_of(found))
+    said = [
+        None if x.low is None or x.high is None
+        else (float(x.low), float(x.high), tuple(y and float(y) for y in x.lines))
+        for _, _, x in runs
+    ]  # fmt: skip
+    assert said == [limits for _, limits in owed]
+    for (first, _, _), (days, _) in zip(runs, owed, strict=True):
+        assert days is None or first == found.today - days - 0.5
+    assert (runs[0][0], runs[-1][1]) == days_of(found)
+
+
+def test_a_man_has_the_limits_of_every_day() -> None:
+    found = trend(usual(1, 700), usual(2, 300), pregnancy(200), born=YOUNG, gender="male")
+    assert len(held(found.panels[0], days_of(found))) == 1 and found.panels[0].notes == ()
+
+
+@BOTH
+def test_a_line_is_not_drawn_above_the_one_before_it_and_a_note_says_so(sheet: Sheet) -> None:
+    found = trend(usual(1, 700), usual(2, 20), pregnancy(200), born=YOUNG)
+    [_, point] = found.panels[0].points
+    assert point.said_lines == ("17", "25") and point.lines == (Decimal(17), None)
+    root = ET.fromstring(drawing(found, sheet, "t"))
+    assert [x.text for x in root.iter() if x.get("class") == "limit"] == ["229", "17"]
+    [band] = [x for x in root.iter() if x.get("class") == "band"][1:]
+    [very_low] = [x for x in root.iter() if x.get("class") == "line line-1"]
+    ends = re.findall(r"H([\d.]+)", very_low.get("d") or "")
+    assert float(ends[-1]) == pytest.approx(float(band.get("x", 0)), abs=0.2)
+    said = " ".join("".join(ET.fromstring(svg(found)).itertext()).split())
+    assert f"ALP: 17 to 229 (limits for pregnancy) from {ago(200)}." in said
+    assert (
+        "ALP: “very low below 25 U/L” is not drawn where it would lie above “low below 17 U/L”. "
+        "It is a limit for adults outside pregnancy"
+    ) in said
+
+
+def test_a_line_that_is_nowhere_drawn_has_no_place_in_the_legend() -> None:
+    html = svg(trend(usual(1, 190), pregnancy(200), born=YOUNG))
+    legend = html[html.index('class="legend"') :].partition("</ul>")[0]
+    assert "ALP: low below" in legend and "very low" not in legend
+
+
 # -- units -------------------------------------------------------------------------------------
 
 
@@ -259,6 +349,25 @@ def test_results_in_several_units_are_drawn_in_one_and_listed_as_sent() -> None:
     assert new.limits.startswith("0.58 to 1.74 (") and old.limits.startswith("35 to 104 (")
 
 
+def katal(number: int, value: float, days: int, low: float = 0.58) -> Json:
+    made = changed(alp(number, 1, days), valueQuantity=amount(value, **KATAL))
+    return within(made, low, 1.74, "ukat/L")
+
+
+@pytest.mark.parametrize(
+    ("low", "said", "very_low"),
+    [(0.58, "0.58", "0.42"), (0.6, "0.6", "0.42"), (0.583, "0.583", "0.417")],
+)
+@BOTH
+def test_a_limit_that_was_converted_is_as_precise_as_what_the_laboratory_sends(
+    sheet: Sheet, low: float, said: str, very_low: str
+) -> None:
+    found = trend(katal(1, 0.4, 10, low), katal(2, 0.4, 90, low))
+    assert [x.said_lines for x in found.panels[0].points] == [(said, very_low)] * 2
+    root = ET.fromstring(drawing(found, sheet, "t"))
+    assert [x.text for x in root.iter() if x.get("class") == "limit"] == ["1.74", said, very_low]
+
+
 # -- lanes -------------------------------------------------------------------------------------
 
 # A record, its bar as days before today, and its dates in words.
@@ -281,6 +390,24 @@ def test_a_drug_is_a_bar_to_its_last_dose_and_on_to_where_it_may_act(
     assert bar.title == record["medicationCodeableConcept"]["text"]
     drawn = drawing(found, WIDE, "t")
     assert 'class="bar"' in drawn and 'class="tail"' in drawn
+
+
+def test_beneath_the_picture_drugs_are_called_by_the_narrowest_of_our_sets() -> None:
+    names = {
+        "Aclasta 5 mg": "Zoledronic acid",
+        "Alendronate 70 mg": "Bisphosphonate",
+        "Prolia 60 mg": "Denosumab",
+    }
+    records = [drug(n, text, ago(300 - n)) for n, text in enumerate(names)]
+    found = trend(*records, problem(1, "23382007", "Stress fracture"))
+    assert [x.kind for x in found.lanes[0].bars] == [*names.values()]
+    html = svg(found)
+    listed = html[html.index('class="lanes"') :].partition("</ul>")[0]
+    said = " ".join("".join(ET.fromstring(f"<ul {listed}</ul>").itertext()).split())
+    assert said.startswith(f"Antiresorptives: Zoledronic acid {ago(300)} (may act until ")
+    assert f"Bisphosphonate since {ago(299)}" in said and "Denosumab since" in said
+    assert "Fractures: Stress fracture" in said
+    assert not any(text in listed or text in drawing(found, WIDE, "t") for text in names)
 
 
 def test_a_drug_that_runs_without_a_date_is_drawn_over_all_time_as_open() -> None:
@@ -359,6 +486,15 @@ def _odd() -> list[Json]:
     ]  # fmt: skip
 
 
+def _close() -> list[Json]:
+    """Three values of a week that are not used, for two reasons in turn."""
+    made = [within(alp(n, value, days), 40, 129) for n, value, days in
+            [(2, 24, 9), (3, 19, 7), (4, 21, 3)]]  # fmt: skip
+    for one, status in zip(made, ("preliminary", "unknown", "preliminary"), strict=True):
+        one["status"] = status
+    return made
+
+
 CHARTS: dict[str, list[Json]] = {
     "nothing": [],
     "one": [within(alp(1, 60, 40), 35, 104)],
@@ -369,6 +505,16 @@ CHARTS: dict[str, list[Json]] = {
     "only hollow": [changed(USED, status="preliminary")],
     "no place": [changed(USED, valueQuantity=amount(5, unit="furlongs"))],
     "undated": [changed(USED, effectiveDateTime=None)],
+    "katal": [
+        within(
+            changed(alp(n, 1, n * 90), valueQuantity=amount(0.0123 + n, **KATAL)),
+            0.0123,
+            1.234,
+            "ukat/L",
+        )
+        for n in range(3)
+    ],
+    "close": [within(alp(1, 78, 228), 40, 129), *_close()],
     "odd": _odd(),
     "2,000": _many(),
 }
@@ -467,6 +613,41 @@ def test_a_number_beside_a_hollow_point_leads_to_its_reason(name: str, sheet: Sh
     assert shown == {
         n for n, why in listed.items() if any(x.why == why and x.moment for x in every)
     }
+
+
+def led_to(root: ET.Element, x: str | None, y: str | None) -> str:
+    """The number that a line leads to from a hollow point."""
+    paths = [e.get("d") or "" for e in root.iter() if e.get("class") == "leader"]
+    [way] = [d for d in paths if d.startswith(f"M{x} {y}L")]
+    end_x, end_y = map(float, way.partition("L")[2].split())
+    boxes = {e: extent(e) for e in root.iter() if e.get("class") == "reason"}
+    [text] = [
+        e.text or ""
+        for e, (left, top, right, bottom) in boxes.items()
+        if left - 12 <= end_x <= right + 12 and top - 8 <= end_y <= bottom + 8
+    ]
+    return text.strip("()")
+
+
+@BOTH
+def test_each_of_several_hollow_points_that_lie_close_leads_to_its_own_reason(sheet: Sheet) -> None:
+    found = pictured("close")
+    listed = dict(re.findall(r"<li><b>\((\d+)\)</b> (.*?):\n", figured("close")))
+    root = drawn("close", sheet)
+    marks = [x for x in root.iter() if x.get("class") == "unused"]
+    owed = [x.why for x in found.panels[0].points if not x.used]
+    assert owed == ["status preliminary", "status unknown", "status preliminary"]
+    told = [led_to(root, x.get("cx"), x.get("cy")) for x in marks]
+    assert [listed[x] for x in told] == owed
+
+
+def test_lines_to_different_reasons_do_not_cross() -> None:
+    paths = [e.get("d") or "" for e in drawn("close", WIDE).iter() if e.get("class") == "leader"]
+    ends = [[*map(float, re.findall(r"[\d.]+", d))] for d in paths]
+    ways = [Way(str(n), *x) for n, x in enumerate(ends) if x[0] < WIDE.width - WIDE.right]
+    assert len(ways) == 3
+    meet = [x for x in combinations(ways, 2) if x[0].crosses(x[1])]
+    assert all((a.to_x, a.to_y) == (b.to_x, b.to_y) for a, b in meet)  # of one reason
 
 
 @BOTH

@@ -15,6 +15,7 @@ from tests.loopback import Running, running
 from tests.test_trend import CHARTS, HOSTILE, drug
 
 WIDTHS = pytest.mark.parametrize("width", [1200, 600, 320])
+FIXTURES = ("low-alp-microkatal", "after-cardiac-surgery", "pregnant-raised-alp")
 
 
 @pytest.fixture(scope="module")
@@ -69,12 +70,29 @@ def boxes(page: Page) -> Mapping[str, list[tuple[str, float, float, float, float
     return found
 
 
-@pytest.mark.parametrize("name", ["nothing", "one", "one day", "twenty years", "odd"])
+@pytest.mark.parametrize(
+    "name", ["nothing", "one", "one day", "twenty years", "katal", "close", "odd"]
+)
 @WIDTHS
 def test_one_drawing_is_seen_and_no_text_in_it_lies_over_another(
     page: Page, name: str, width: int
 ) -> None:
     fire(page, CHARTS[name], width)
+    told_apart(page, width)
+
+
+@pytest.mark.parametrize("name", FIXTURES)
+@pytest.mark.parametrize("width", [1400, 800, 360])
+def test_a_fixture_patient_s_drawing_is_whole_at_any_width(
+    page: Page, name: str, width: int
+) -> None:
+    page.set_viewport_size({"width": width, "height": 900})
+    page.goto(f"/?patient={name}&service=alp-review")
+    told_apart(page, width)
+
+
+def told_apart(page: Page, width: int) -> None:
+    """Sees to it that no text of the one drawing that is seen is cut off or covered."""
     [(kind, (sheet, *texts))] = boxes(page).items()
     assert kind == ("narrow" if width < 640 else "wide")
     _, left, top, right, bottom = sheet

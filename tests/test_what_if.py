@@ -163,7 +163,7 @@ def test_a_card_that_goes_is_told_with_the_deciding_question_of_both_verdicts(as
 def test_a_topic_that_is_switched_on_comes_and_one_switched_off_goes(ask: Ask) -> None:
     said = ask({"modes.lowAlpPersistent": "off"})
     assert "modes.lowAlpPersistent on → off" in said
-    assert "suppressed by off : Every condition held; held back by off." in said
+    assert "suppressed : Every condition held; switched off." in said and "by off" not in said
     assert "+ comes" not in said
 
 
@@ -195,6 +195,23 @@ def test_a_change_that_moves_no_card_says_so(ask: Ask) -> None:
     said = ask({"limits.grown_woman": "17.5"})
     assert "No card of any of the 29 fixture patients changes." in said
     assert "grown_woman = 17.5" in said
+
+
+@pytest.mark.parametrize(
+    ("typed", "is_far"),
+    [("500", True), ("75.1", True), ("75", False), ("8.4", False), ("8.3", True), ("0", True)],
+)
+def test_a_limit_far_from_the_shipped_one_is_taken_with_a_warning(
+    client: FlaskClient, typed: str, is_far: bool
+) -> None:
+    answer = client.get("/what-if", query_string={"limits.very_low": typed})
+    assert answer.status_code == 200
+    said = read(answer.text)
+    assert (f"25 U/L → {typed} U/L far from the shipped value, 25 U/L" in said) == is_far
+    assert ("Far from the shipped value, 25 U/L." in said) == is_far
+    field = answer.text[answer.text.index('id="limits.very_low"') :].partition(">")[0]
+    assert ("far-limits.very_low" in field) == is_far
+    assert said.count("ar from the shipped value") == 2 * is_far
 
 
 def test_a_count_below_one_is_no_defect(ask: Ask) -> None:
@@ -515,6 +532,15 @@ def test_it_keeps_nobody_out_and_fits_a_narrow_screen(page: Page, query: str, wi
     page.set_viewport_size({"width": 320, "height": 900})
     page.evaluate("document.querySelectorAll('details').forEach((x) => { x.open = true })")
     assert not is_too_wide(page)
+
+
+def test_a_warning_is_seen_and_fits_a_phone(page: Page) -> None:
+    page.set_viewport_size({"width": 360, "height": 800})
+    page.goto("/what-if?limits.very_low=500")
+    assert page.locator("#changes .far").is_visible()
+    assert page.locator('[id="far-limits.very_low"]').is_visible()
+    page.evaluate("document.querySelectorAll('details').forEach((x) => { x.open = true })")
+    assert not is_too_wide(page) and kept_out(page) == []
 
 
 def test_an_opened_group_of_fields_keeps_nobody_out(page: Page) -> None:

@@ -93,6 +93,7 @@ from hooks.shared.oncology import (
     oncology_indication,
 )
 from hooks.shared.pregnancy import (
+    pregnancy_days,
     pregnant_now,
 )
 from hooks.shared.raised_alp import (
@@ -143,6 +144,7 @@ from hooks.shared.readings import (
     newer_unreadable,
     note_newer_unreadable,
     nothing_usable,
+    outside_pregnancy,
     shares_specimen,
     spoilt_readings,
     very_low_limit,
@@ -233,6 +235,7 @@ __all__ = [
     "on_antiresorptive",
     "on_enzyme_replacement",
     "oncology_indication",
+    "outside_pregnancy",
     "paget_active",
     "paired_alt",
     "paired_bilirubin",
@@ -244,6 +247,7 @@ __all__ = [
     "plasma_cell_disease",
     "plasma_cell_kind",
     "plp_normal_while_low",
+    "pregnancy_days",
     "pregnant_now",
     "r_ratio",
     "raised",

@@ -74,6 +74,15 @@ def drawn_in_pregnancy(patient: PatientFacts, spans: list[Span], moment: Moment)
     ) and _can_be_pregnant(patient, moment.first)
 
 
+def pregnancy_days(patient: PatientFacts) -> list[Span]:
+    """The days on which a value counts as drawn in pregnancy; none when the patient cannot be."""
+    return [
+        span
+        for span in pregnancies(patient)
+        if _can_be_pregnant(patient, span.first) or _can_be_pregnant(patient, span.last)
+    ]
+
+
 @question
 def pregnant_now(patient: PatientFacts) -> Answer | bool:
     """Pregnant, or pregnant within the last weeks?"""

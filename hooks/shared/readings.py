@@ -57,6 +57,17 @@ def _reading(patient: PatientFacts, spans: list[Span], number: Measured) -> Read
     return Reading(number, low, high, source, absolute, adult, False, wide)
 
 
+def outside_pregnancy(patient: PatientFacts, reading: Reading) -> Reading | None:
+    """The value of a reading that was drawn in pregnancy, with the limits that it would have
+    outside one; None for any other reading.
+    """
+    if not reading.in_pregnancy:
+        return None
+    number, adult, absolute = reading.measured, reading.adult, reading.absolute
+    low, high, source, wide = _limits(patient, number, adult)
+    return Reading(number, low, high, source, absolute, adult, False, wide)
+
+
 def _is_adult(patient: PatientFacts, moment: Moment) -> bool:
     ages = patient.ages(moment.first)
     return ages is None or ages[0] >= patient.limit.adult_age.years
