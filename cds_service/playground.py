@@ -17,6 +17,7 @@ from cds_service.chart_requests import bundle_request, entries_of, fixture_reque
 from cds_service.content import Content, Family
 from cds_service.content_files import Service
 from cds_service.dates import as_text
+from cds_service.drafts import WHERE as DRAFTS
 from cds_service.errors import BrokenRequest, NotJson, UnknownPatient, UnknownService
 from cds_service.evaluation import DONE_OR_ORDERED, MOST_CARDS
 from cds_service.fhir_endpoint import FhirEndpoint, FixturePatient, load_patients, moved
@@ -42,6 +43,8 @@ VERDICTS = (
     *("fired", "suppressed", "data-missing", "data-unusable"),
     *("not-met", "not-applicable"),
 )
+_BLIND = ("data-missing", "data-unusable")
+_NOTHING_TO_SAY = "No card: the chart was looked at, and there is nothing to say."
 PHASES = {
     "decode": "reading the request",
     "fetch": "fetching what was not sent",
@@ -100,7 +103,9 @@ class TopicSeen:
 
 @dataclass(frozen=True, slots=True)
 class Fired:
-    """One call with its answer, and all that is shown of it."""
+    """One call with its answer, and all that is shown of it; `silence` says what it means that
+    there is no card.
+    """
 
     service: Service
     url: str
@@ -108,6 +113,7 @@ class Fired:
     curl: str
     answer: Answered
     cards: tuple[Json, ...]
+    silence: tuple[str, ...]
     refused: tuple[str, ...]
     topics: tuple[TopicSeen, ...]
     data: tuple[Json, ...]
@@ -227,6 +233,8 @@ class Playground:
         explained = why.json if why.status == 200 else {}
         text = body.decode("utf-8", "replace")
         cards = tuple(answer.json["cards"]) if answer.status == 200 else ()
+        topics = tuple(self._topics(explained.get("verdicts", [])))
+        data = tuple(explained.get("data", []))
         return Fired(
             service=service,
             url=f"{self.url}{path}",
@@ -234,14 +242,36 @@ class Playground:
             curl=_curl(f"{self.url}{path}", text),
             answer=answer,
             cards=cards,
+            silence=self._silence(answer.status, topics, data),
             refused=() if answer.status == 200 else _said(answer.json),
-            topics=tuple(self._topics(explained.get("verdicts", []))),
-            data=tuple(explained.get("data", [])),
+            topics=topics,
+            data=data,
             hints=tuple(explained.get("hint", [])),
             as_of=explained.get("asOf", ""),
             resources=self._resources(_object(body), explained),
             checks=self._checks.of(service, body, answer.status, answer.body),
         )
+
+    def _silence(
+        self, status: int, topics: tuple[TopicSeen, ...], data: tuple[Json, ...]
+    ) -> tuple[str, ...]:
+        """What it means that there is no card: it is an all-clear only where all was read."""
+        if status != 200:
+            return ("No answer, so no cards." if status >= 500 else "Refused, so no cards.",)
+        said = []
+        if any(x["key"] == DRAFTS and not x["used"] for x in data):
+            said.append("No card: no order was read in this request, so none was looked at.")
+        blind = [x.title for x in topics if x.verdict in _BLIND and self._is_on(x.code)]
+        if blind:
+            lack = "1 topic lacks" if len(blind) == 1 else f"{len(blind)} topics lack"
+            named = "; ".join(blind)
+            said.append(f"No card, and that is no all-clear: {lack} usable data ({named}).")
+        if any(x.verdict == "suppressed" for x in topics):
+            said.append("No card: what there is to say is held back; the topics say by what.")
+        return tuple(said) or (_NOTHING_TO_SAY,)
+
+    def _is_on(self, code: str) -> bool:
+        return self.content.modes[code] == "on"
 
     def _topics(self, verdicts: list[Json]) -> Iterator[TopicSeen]:
         for found in sorted(verdicts, key=lambda x: VERDICTS.index(x["verdict"])):

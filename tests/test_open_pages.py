@@ -1,7 +1,9 @@
 """What the routes of the pages answer, to whom, with which headers; nothing where they are off."""
 
 import json
+import re
 from datetime import UTC, datetime
+from html import unescape
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -207,6 +209,65 @@ def test_a_service_that_is_chosen_is_called_whatever_the_hook(client: FlaskClien
     answer = fire(client, request(LOW), service="antiresorptive-safety-sign")
     assert answer.status_code == 422
     assert "hook must be order-sign" in answer.get_data(as_text=True)
+
+
+# -- silence -----------------------------------------------------------------------------------
+
+NOTHING = "No card: the chart was looked at, and there is nothing to say."
+NO_ORDER = "No card: no order was read in this request, so none was looked at."
+
+
+def silence(html: str) -> list[str]:
+    """What stands in the panel in place of cards."""
+    said = html.split('<div class="none">')[1].split("</div>")[0]
+    return [unescape(x.partition("</p>")[0]) for x in said.split("<p>")[1:]]
+
+
+def test_silence_over_data_that_cannot_be_used_is_no_all_clear(client: FlaskClient) -> None:
+    path = "/?patient=alp-unknown-unit&service=alp-review"
+    said = silence(client.get(path, headers=HTML).get_data(as_text=True))
+    assert NOTHING not in said
+    [line] = [x for x in said if "no all-clear" in x]
+    assert re.match(r"No card, and that is no all-clear: (1 topic lacks|\d+ topics lack) ", line)
+
+
+def test_a_topic_that_is_off_lacks_nothing() -> None:
+    off = {"*": "off"}
+    client = create_app(Settings(open=True, topic_modes=off), now=now).test_client()
+    path = "/?patient=alp-unknown-unit&service=alp-review"
+    assert "no all-clear" not in client.get(path, headers=HTML).get_data(as_text=True)
+
+
+@pytest.mark.parametrize(
+    ("exchange", "is_read"),
+    [
+        ("order-select-dstu2", False),
+        ("order-sign-another-patient", False),
+        ("order-select-sandbox-tab-again", False),
+        ("order-select-sandbox-imaging", True),
+    ],
+)
+def test_a_hook_of_orders_says_when_no_order_was_read(
+    client: FlaskClient, exchange: str, is_read: bool
+) -> None:
+    body = (fixtures_dir() / "exchanges" / exchange / "request.json").read_text()
+    said = silence(fire(client, body).get_data(as_text=True))
+    assert (NO_ORDER in said, NOTHING in said) == (not is_read, is_read)
+
+
+def test_an_order_hook_of_a_chart_without_an_order_says_so(client: FlaskClient) -> None:
+    path = "/?patient=extreme-alp&service=antiresorptive-safety-sign"
+    assert NO_ORDER in silence(client.get(path, headers=HTML).get_data(as_text=True))
+
+
+def test_silence_over_a_chart_that_was_read_says_so_plainly(client: FlaskClient) -> None:
+    path = "/?patient=cancer-normal-alp&service=antiresorptive-safety-sign"
+    assert silence(client.get(path, headers=HTML).get_data(as_text=True)) == [NOTHING]
+
+
+def test_what_was_refused_is_not_called_unanswered(client: FlaskClient) -> None:
+    html = fire(client, request(LOW) | {"context": {}}).get_data(as_text=True)
+    assert silence(html) == ["Refused, so no cards."]
 
 
 # -- a Bundle ----------------------------------------------------------------------------------
