@@ -21,7 +21,7 @@ from cds_service.content import Content
 from cds_service.errors import CdsError, NotAllowed, TooLarge, WrongMediaType
 from cds_service.fhir_endpoint import FhirEndpoint
 from cds_service.playground import Answered, Chosen, Fired, Playground
-from cds_service.playground_page import HEADERS, PlaygroundPage, Shown
+from cds_service.playground_page import HEADERS, NO_REASON, PlaygroundPage, Shown
 from cds_service.trend_page import svg
 from cds_service.what_if import WhatIf
 from cds_service.what_if_page import WhatIfPage
@@ -31,6 +31,7 @@ _STATIC = Path(__file__).resolve().parent / "static"
 _MOST_QUERY = 16_000  # bytes; every field of the what-if form takes about a third
 _FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 _OTHER_PAGES = (("/topics", "Topics"), ("/what-if", "What if"), ("/docs", "API"))
+_CHOOSE = "Not set aside yet: choose a reason, or that no reason is given."
 _NO_STORE = "This server was started without a store, so nothing can be reported to it."
 
 
@@ -203,6 +204,8 @@ class _Pages:
 
     def _reported(self, path: str) -> tuple[str, ...]:
         """What became of the feedback in the form, nothing where there is none."""
+        if _lacks_reason(request.form):
+            return (_CHOOSE,)
         item = _feedback(request.form)
         if item is None:
             return ()
@@ -219,7 +222,16 @@ class _Pages:
             return ()
         if seen.verdict == "fired":
             return (f"“{seen.title}” is shown as before.",)
-        return (f"“{seen.title}” is silent now. {seen.found['reason']['text']}",)
+        said = [f"“{seen.title}” is silent now. {seen.reason}"]
+        if held := [f"“{x.title}”" for x in fired.topics if x.found.get("by") == topic]:
+            said.append(f"It still holds back {', '.join(held)}.")
+        return tuple(said)
+
+
+def _lacks_reason(form: Any) -> bool:
+    """Whether a card would be set aside without anybody having said why, or that there is no why."""
+    card, pressed, _ = form.get("override", "").partition(" ")
+    return bool(pressed) and not form.get(f"reason-{card}")
 
 
 def _feedback(form: Any) -> dict[str, Any] | None:
@@ -232,7 +244,8 @@ def _feedback(form: Any) -> dict[str, Any] | None:
     if overridden := form.get("override"):
         card = overridden.partition(" ")[0]
         reason: dict[str, Any] = {}
-        if code := form.get(f"reason-{card}"):
+        code = form.get(f"reason-{card}")
+        if code and code != NO_REASON:
             reason["reason"] = {"system": OVERRIDE_REASONS, "code": code}
         if comment := form.get(f"comment-{card}", "").strip():
             reason["userComment"] = comment

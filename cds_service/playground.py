@@ -37,6 +37,7 @@ _PLAIN = ("yes", "no", "unknown")
 _SCREENS = {"patient-view": "patient-view", "order-select": "rx-view", "order-sign": "rx-sign"}
 _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 _NOT_PLAIN = re.compile(r"[^\x20-\x7e\r\n\t]")
+_BY = re.compile(r"\bby (\w+)")
 _LIMITS = re.compile(r"(?P<numbers>.*) \((?P<source>[\w-]+)\)\Z")
 # The order in which verdicts stand on the page: what would interest first.
 VERDICTS = (
@@ -85,13 +86,14 @@ class Chosen:
 
 @dataclass(frozen=True, slots=True)
 class TopicSeen:
-    """What became of a topic: its verdict as the explanation has it, and what would have to differ
-    for it to fire.
+    """What became of a topic: its verdict as the explanation has it, the reason with titles for
+    codes, and what would have to differ for it to fire.
     """
 
     code: str
     row: str
     title: str
+    reason: str
     found: Json
     differs: tuple[str, ...]
 
@@ -277,7 +279,15 @@ class Playground:
         for found in sorted(verdicts, key=lambda x: VERDICTS.index(x["verdict"])):
             page = self.pages[found["topic"]]
             differs = tuple(self._differs(found))
-            yield TopicSeen(page.code, page.row, page.title, found, differs)
+            reason = self._reason(found)
+            yield TopicSeen(page.code, page.row, page.title, reason, found, differs)
+
+    def _reason(self, found: Json) -> str:
+        """The reason in words, each topic that holds the card back by its title."""
+        text = str(found["reason"]["text"])
+        if found["verdict"] != "suppressed":
+            return text
+        return _BY.sub(lambda x: f"by “{self.title(x[1])}”" if x[1] in self.pages else x[0], text)
 
     def title(self, code: str) -> str:
         """A topic's title, or the code of what is no topic."""

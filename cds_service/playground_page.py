@@ -33,6 +33,7 @@ HEADERS = {
     "Cache-Control": "no-store",
     "Vary": "Accept",
 }
+NO_REASON = "no-reason-given"  # what is chosen to send an override without a reason
 _NOT_IN_CARDS = (
     *("code", "fence", "heading", "hr", "html_block", "html_inline", "image", "lheading"),
     *("blockquote", "reference"),
@@ -87,7 +88,7 @@ class PlaygroundPage:
             "limits": playground.limits,
             "shown": lambda x: shown(str(x)),
         }
-        made.globals["shapes"] = _SHAPES
+        made.globals |= {"shapes": _SHAPES, "no_reason": NO_REASON}
         self._template = made.get_template("playground.html")
         self._about = topic_list(playground.content, playground.pages).content
 

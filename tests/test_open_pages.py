@@ -322,11 +322,61 @@ def test_feedback_that_the_service_refuses_is_said(keeping: FlaskClient) -> None
     page = keeping.get(FIRED, headers=HTML).get_data(as_text=True)
     [value] = buttons(page, "override")
     card = value.split()[0]
-    comment = {f"comment-{card}": "x" * 5000}
+    comment = {f"comment-{card}": "x" * 5000, f"reason-{card}": "later"}
     answer = fire(keeping, json.dumps(request(LOW)), override=value, **comment)
     assert "The feedback was not taken: The feedback breaks CDS Hooks" in answer.get_data(
         as_text=True
     )
+
+
+def set_aside(client: FlaskClient, path: str, **fields: str) -> str:
+    """The page after the first card of a page was set aside; `reason` is what was chosen."""
+    page = client.get(path, headers=HTML).get_data(as_text=True)
+    [value] = buttons(page, "override")
+    body = unescape(page.split('<textarea id="request"')[1].split(">\n", 1)[1].split("<")[0])
+    chosen = {f"reason-{value.split()[0]}": x for x in fields.values()}
+    again = {"request": body, "service": "alp-review", "override": value, **chosen}
+    return fire(client, **again).get_data(as_text=True)
+
+
+def status_of(html: str) -> str:
+    return unescape(html.split('role="status">')[1].split("</div>")[0])
+
+
+EXTREME = "/?patient=extreme-alp&service=alp-review"
+
+
+def test_no_reason_is_chosen_before_somebody_does(keeping: FlaskClient) -> None:
+    page = keeping.get(EXTREME, headers=HTML).get_data(as_text=True)
+    options = page.split('<select id="reason-')[1].split("</select>")[0].split("<option ")[1:]
+    assert options[0].startswith('value="">choose a reason<')
+    assert "no reason given" in options[-1] and "selected" not in "".join(options)
+
+
+@pytest.mark.parametrize("fields", [{}, {"reason": ""}])
+def test_a_card_is_not_set_aside_by_a_single_click(
+    keeping: FlaskClient, fields: dict[str, str]
+) -> None:
+    html = set_aside(keeping, EXTREME, **fields)
+    assert "choose a reason" in status_of(html)
+    assert '<article class="card warning" data-topic="extremeAlp">' in html
+
+
+def test_an_override_without_a_reason_is_sent_only_when_it_is_chosen(keeping: FlaskClient) -> None:
+    said = status_of(set_aside(keeping, EXTREME, reason="no-reason-given"))
+    assert "Feedback taken: overridden" in said and "is shown as before" in said
+
+
+def test_a_card_that_is_set_aside_names_by_title_what_it_still_holds_back(
+    keeping: FlaskClient,
+) -> None:
+    html = set_aside(keeping, EXTREME, reason="later")
+    said = status_of(html)
+    assert "is silent now" in said and "It still holds back “" in said
+    shown = unescape(html.split('id="why"')[1].split('id="exchange"')[0])
+    assert "held back by “" in shown
+    reasons = [x.split("</span>")[0] for x in shown.split('<span class="reason">')[1:]]
+    assert [x for x in [said, *reasons] if "extremeAlp" in x] == []
 
 
 @pytest.mark.parametrize("value", [" ", "x", "x y z", "<script>", "x" * 500])

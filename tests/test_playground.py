@@ -229,6 +229,16 @@ def test_a_card_that_is_overridden_is_silent_in_the_next_answer(page: Page) -> N
     assert cards(page) == []
 
 
+def test_the_browser_asks_for_a_reason_where_one_is_needed(page: Page) -> None:
+    page.goto("/?patient=extreme-alp&service=alp-review")
+    page.get_by_role("button", name="Override").click()
+    assert page.evaluate("document.activeElement.matches('.override select')")
+    assert page.get_by_role("status").count() == 0
+    page.get_by_role("button", name="Fire this").click()
+    page.wait_for_url("/*")
+    assert cards(page) == CHARTS["extreme-alp"]["expect"]
+
+
 def test_a_suggestion_that_is_accepted_is_reported(page: Page) -> None:
     page.goto(FIRED)
     page.get_by_role("button", name="Accept: Order PLP").click()
@@ -348,6 +358,8 @@ def test_the_keyboard_alone_fires_opens_and_overrides(page: Page) -> None:
     assert page.locator(".topic").first.locator(".asked").first.is_visible()
     page.locator("body").press("Home")
     page.evaluate("document.activeElement.blur()")
+    tab_to(page, ".override select")
+    page.keyboard.type("Remind")
     tab_to(page, "button[name=override]")
     page.keyboard.press("Enter")
     page.get_by_role("status").wait_for()

@@ -26,6 +26,16 @@ for (const button of document.querySelectorAll("[data-copies]")) {
   });
 }
 
+// A card is set aside with a reason; whoever does something else need not choose one.
+const reasons = document.querySelectorAll(".override select");
+for (const button of document.querySelectorAll('button[form="again"], #again button')) {
+  button.addEventListener("click", () => {
+    for (const reason of reasons) {
+      reason.required = reason.closest(".override") === button.closest(".override");
+    }
+  });
+}
+
 // A file that is dropped on the form is as good as one that is chosen, and fires at once.
 const own = document.getElementById("own");
 const file = document.getElementById("file");
