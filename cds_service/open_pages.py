@@ -163,7 +163,7 @@ class _Pages:
             return self._html(chosen, Shown(wrong=tuple(filter(None, wrong))), error.status)
         fired = self._playground.fire(service, body, self._ask)
         if "save" in request.form:
-            return self._saved(*self._playground.as_fixture(body, fired))
+            return self._saved(*self._playground.as_fixture(body, fired, self._ask))
         notice += self._changed(fired) if notice else ()
         trends = self._trends(service.id, body) if fired.answer.status == 200 else ()
         page = Shown(fired, fired.refused, notice, trends=trends)

@@ -4,7 +4,7 @@ checks, times.
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from functools import cached_property, lru_cache
@@ -13,16 +13,23 @@ from typing import Any
 from unicodedata import category
 from urllib.parse import quote, urlencode
 
-from cds_service.chart_requests import bundle_request, entries_of, fixture_request
+from cds_service.chart_requests import bundle_request, fixture_request
 from cds_service.content import Content, Family
 from cds_service.content_files import Service
 from cds_service.dates import as_text
 from cds_service.drafts import WHERE as DRAFTS
-from cds_service.errors import BrokenRequest, NotJson, UnknownPatient, UnknownService
+from cds_service.errors import NotJson, UnknownPatient, UnknownService
 from cds_service.evaluation import DONE_OR_ORDERED, MOST_CARDS
-from cds_service.fhir_endpoint import FhirEndpoint, FixturePatient, load_patients, moved
+from cds_service.fhir_endpoint import FhirEndpoint, FixturePatient, load_patients
 from cds_service.overrides import OVERRIDDEN, SHOWN_LATELY
 from cds_service.playground_checks import Check, Checks
+from cds_service.saved_fixtures import (
+    file_name,
+    patients_of,
+    read_fixture,
+    saved_fixture,
+    sent_resources,
+)
 from cds_service.topic_shape import QuestionAsked, TopicPage
 from cds_service.topics import topic_pages
 
@@ -33,8 +40,9 @@ Ask = Callable[[str, bytes], "Answered"]
 SANDBOX = "https://sandbox.cds-hooks.org/"
 MOST_REASONS = 6
 MOST_ENTRIES = 2
+_OPENED = "patient-view"
 _PLAIN = ("yes", "no", "unknown")
-_SCREENS = {"patient-view": "patient-view", "order-select": "rx-view", "order-sign": "rx-sign"}
+_SCREENS = {_OPENED: "patient-view", "order-select": "rx-view", "order-sign": "rx-sign"}
 _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 _NOT_PLAIN = re.compile(r"[^\x20-\x7e\r\n\t]")
 _BY = re.compile(r"\bby (\w+)")
@@ -183,7 +191,7 @@ class Playground:
         body = sent or chosen.pasted.encode("utf-8", "replace")
         given = _object(body)
         if not body.strip():
-            family, service = self._service(chosen.service, "patient-view")
+            family, service = self._service(chosen.service, _OPENED)
             if not chosen.patient:
                 raise NotJson("Nothing was pasted, and no file was chosen.")
             fixture = self.patients().get(chosen.patient)
@@ -191,11 +199,12 @@ class Playground:
                 raise UnknownPatient("There is no fixture patient of that id.")
             made = fixture_request(fixture, service.hook, family.keys, self.fhir_url)
         elif "bundle" in given and "asOf" in given:
-            family, service = self._service(chosen.service, "patient-view")
-            fixture = self._fixture(given)
+            fixture = read_fixture(given, self._today())
+            hook = fixture.orders[0].hook if fixture.orders else _OPENED
+            family, service = self._service(chosen.service, hook)
             made = fixture_request(fixture, service.hook, family.keys)
         elif given.get("resourceType") == "Bundle":
-            family, service = self._service(chosen.service, "patient-view")
+            family, service = self._service(chosen.service, _OPENED)
             made = bundle_request(given, service.hook, family.keys)
         else:
             family, service = self._service(chosen.service, given.get("hook"))
@@ -212,18 +221,6 @@ class Playground:
         if not services:
             raise UnknownService("No such service.")
         return next((x for x in services if x[1].hook == hook), services[0])
-
-    def _fixture(self, given: Json) -> FixturePatient:
-        """A fixture that was saved, its dates moved to today."""
-        try:
-            as_of = date.fromisoformat(given["asOf"])
-            bundle = moved(given["bundle"], self._today() - as_of.toordinal())
-        except (TypeError, ValueError, OverflowError):
-            raise BrokenRequest("The fixture cannot be read.", "asOf must be a day") from None
-        fixture = FixturePatient(as_of, "", (), bundle if isinstance(bundle, dict) else {})
-        if not any(x.get("id") for x in _patients_of(fixture.bundle)):
-            raise BrokenRequest("The fixture cannot be read.", "bundle has no Patient with an id")
-        return fixture
 
     # -- what comes back -----------------------------------------------------------------------
 
@@ -383,7 +380,7 @@ class Playground:
 
     def _resources(self, request: Json, explained: Json) -> Mapping[str, str]:
         """The resources that the verdicts name, as JSON by their reference."""
-        sent = {f"{x.get('resourceType')}/{x.get('id')}": x for x in _sent(request)}
+        sent = {f"{x.get('resourceType')}/{x.get('id')}": x for x in sent_resources(request)}
         found = {}
         for reference in sorted(_references(explained.get("verdicts", []))):
             if reference in sent:
@@ -411,22 +408,26 @@ class Playground:
         }
         return f"{SANDBOX}?{urlencode(asked, quote_via=quote)}"
 
-    def as_fixture(self, body: bytes, fired: Fired) -> tuple[str, bytes]:
-        """The name and the bytes of a fixture file: the chart that was sent, on its day, with the
-        cards that it got.
+    def as_fixture(self, body: bytes, fired: Fired, ask: Ask) -> tuple[str, bytes]:
+        """The name and the bytes of a fixture file: the chart that was sent, on its day, with what
+        was ordered, and the cards that it got.
         """
-        request = _object(body)
-        entries = [{"resource": x} for x in _sent(request, drafts=False)]
-        cards = [f"{x['source']['topic']['code']} {x['indicator']}" for x in fired.cards]
-        fixture: Json = {
-            "asOf": fired.as_of or as_text(self._today()),
-            "story": f"Saved from the playground: {fired.service.id}.",
-            "expect": cards if fired.service.hook == "patient-view" else [],
-            "bundle": {"resourceType": "Bundle", "type": "collection", "entry": entries},
-        }
-        ids = [x["id"] for x in _patients_of(fixture["bundle"]) if isinstance(x.get("id"), str)]
-        name = re.sub(r"[^A-Za-z0-9-]", "-", ids[0])[:64] if ids else "fixture"
-        return f"{name}.json", json.dumps(fixture, indent=1).encode()
+        hook, as_of = fired.service.hook, fired.as_of or as_text(self._today())
+        story = f"Saved from the playground: {fired.service.id}."
+        fixture = saved_fixture(_object(body), hook, as_of, story, _owed(fired.cards))
+        if hook != _OPENED:
+            fixture["expect"] = self._owed_when_opened(fixture, ask)
+        return file_name(fixture), json.dumps(fixture, indent=1).encode()
+
+    def _owed_when_opened(self, fixture: Json, ask: Ask) -> list[str]:
+        """The cards of a chart that is only opened; none where it is nobody's."""
+        family, service = self._service("", _OPENED)
+        ids = [x.get("id") for x in patients_of(fixture["bundle"])]
+        if service.hook != _OPENED or not any(isinstance(x, str) and x for x in ids):
+            return []
+        opened = bundle_request(fixture["bundle"], _OPENED, family.keys)
+        why = ask(f"/explain/{service.id}", json.dumps(opened).encode())
+        return _owed(why.json["cards"]) if why.status == 200 else []
 
 
 # -- texts and JSON ----------------------------------------------------------------------------
@@ -471,6 +472,11 @@ def _said(outcome: Json) -> tuple[str, ...]:
     return tuple(shown(x) for x in said if x)
 
 
+def _owed(cards: Sequence[Json]) -> list[str]:
+    """Cards as a fixture names them."""
+    return [f"{x['source']['topic']['code']} {x['indicator']}" for x in cards]
+
+
 def _curl(url: str, text: str) -> str:
     """The command that sends the same, in ASCII: JSON has other characters in its texts only."""
     text = _NOT_PLAIN.sub(lambda x: _escape(x[0]), text)
@@ -494,28 +500,6 @@ def _source(own: bool, shipped: object) -> str:
     if shipped is not None:
         return f"site file; shipped: {shipped}"
     return "service.toml" if own else "shared/limits.toml"
-
-
-def _sent(request: Json, *, drafts: bool = True) -> Iterator[Json]:
-    """The resources of a request, each once."""
-    prefetch, context = request.get("prefetch"), request.get("context")
-    values = [*prefetch.values()] if isinstance(prefetch, dict) else []
-    if drafts and isinstance(context, dict):
-        values.append(context.get("draftOrders"))
-    seen: set[str] = set()
-    for value in values:
-        if not isinstance(value, dict):
-            continue
-        held = value.get("resourceType") == "Bundle"
-        for x in [x.get("resource") for x in entries_of(value)] if held else [value]:
-            if isinstance(x, dict) and (said := json.dumps(x, sort_keys=True)) not in seen:
-                seen.add(said)
-                yield x
-
-
-def _patients_of(bundle: Json) -> list[Json]:
-    found = [x.get("resource") for x in entries_of(bundle)]
-    return [x for x in found if isinstance(x, dict) and x.get("resourceType") == "Patient"]
 
 
 def _references(value: Any) -> set[str]:

@@ -39,6 +39,7 @@ ORDER = (
         "observing",
         "fhir_endpoint",
         "chart_requests",
+        "saved_fixtures",
         "playground_checks",
         "playground",
         "trend_page",

@@ -16,7 +16,17 @@ from cds_service.app import create_app
 from cds_service.config import Settings, fixtures_dir, migrations_dir
 from cds_service.fhir_endpoint import FhirEndpoint, load_patients
 from cds_service.store import Store
-from tests.exchanges import LOW, SERVICE, TODAY, Json, now, request
+from tests.exchanges import (
+    LOW,
+    SERVICE,
+    TODAY,
+    Json,
+    draft,
+    now,
+    request,
+    selecting,
+    signing,
+)
 from tests.invariants import strict_json
 
 HTML = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
@@ -39,6 +49,13 @@ def fire(client: FlaskClient, body: Json | str | None = None, **form: Any) -> Te
     if body is not None:
         form["pasted"] = body if isinstance(body, str) else json.dumps(body)
     return client.post("/", data=form, content_type="multipart/form-data", headers=headers)
+
+
+def ordered(hook: str, entries: Any) -> Json:
+    """A fixture that holds nothing but an order."""
+    drafts = {"resourceType": "Bundle", "entry": entries}
+    order = {"says": "", "hook": hook, "expect": [], "draftOrders": drafts}
+    return {"asOf": "2026-01-01", "bundle": {}, "orders": [order]}
 
 
 # -- who gets which ----------------------------------------------------------------------------
@@ -141,6 +158,12 @@ def test_a_page_is_answered_to_loopback_names_only(client: FlaskClient) -> None:
         ({"asOf": "soon", "bundle": {}}, 422, "asOf must be a day"),
         ({"asOf": "2026-01-01", "bundle": []}, 422, "bundle has no Patient"),
         ({"asOf": "2026-01-01", "bundle": {"entry": [5, {"resource": 5}]}}, 422, "no Patient"),
+        ({"asOf": "2026-01-01", "bundle": {}, "orders": 5}, 422, "orders: Expected"),
+        ({"asOf": "2026-01-01", "bundle": {}, "orders": [{}]}, 422, "orders: Object missing"),
+        (ordered("patient-view", []), 422, "orders[0].hook must be one of order-select"),
+        (ordered("order-sign", [{"resource": {"id": "x"}}]), 422, "a resource with an id"),
+        (ordered("order-sign", [5]), 422, "a resource with an id"),
+        (ordered("order-sign", 5), 422, "a resource with an id"),
     ],
     ids=lambda x: str(x)[:30],
 )
@@ -209,6 +232,40 @@ def test_a_service_that_is_chosen_is_called_whatever_the_hook(client: FlaskClien
     answer = fire(client, request(LOW), service="antiresorptive-safety-sign")
     assert answer.status_code == 422
     assert "hook must be order-sign" in answer.get_data(as_text=True)
+
+
+# -- what is taken along -----------------------------------------------------------------------
+
+
+def saved(client: FlaskClient, body: Json) -> Json:
+    found: Json = json.loads(fire(client, body, save="fixture").data)
+    return found
+
+
+def test_of_several_drafts_the_selected_ones_are_what_is_ordered(client: FlaskClient) -> None:
+    body = selecting(draft(1), draft(2), selections=["MedicationRequest/d2"])
+    del body["context"]["draftOrders"]["entry"][0]["fullUrl"]
+    fixture = saved(client, body)
+    [order] = fixture["orders"]
+    assert [x["resource"]["id"] for x in order["draftOrders"]["entry"]] == ["d2"]
+    assert "d1" in [x["resource"].get("id") for x in fixture["bundle"]["entry"]]
+
+
+@pytest.mark.parametrize("change", ["context", "draftOrders", "entry", "id"])
+def test_what_was_refused_is_saved_as_far_as_it_goes(client: FlaskClient, change: str) -> None:
+    body = signing(draft(1))
+    context = body["context"]
+    if change == "context":
+        body["context"] = 5
+    elif change == "draftOrders":
+        context["draftOrders"] = "x"
+    elif change == "entry":
+        context["draftOrders"]["entry"] = {"resource": 5}
+    else:
+        del context["draftOrders"]["entry"][0]["resource"]["id"]
+    [order] = saved(client, body)["orders"]
+    found = [x["resource"]["id"] for x in order["draftOrders"]["entry"]]
+    assert found == (["draft-1"] if change == "id" else [])
 
 
 # -- silence -----------------------------------------------------------------------------------
