@@ -23,6 +23,7 @@ from cds_service.evaluation import DONE_OR_ORDERED, MOST_CARDS
 from cds_service.fhir_endpoint import FhirEndpoint, FixturePatient, load_patients
 from cds_service.overrides import OVERRIDDEN, SHOWN_LATELY
 from cds_service.playground_checks import Check, Checks
+from cds_service.playground_patient import PatientShown, patient_shown
 from cds_service.saved_fixtures import (
     file_name,
     patients_of,
@@ -391,17 +392,25 @@ class Playground:
                     found[reference] = _indented(json.loads(body))
         return found
 
+    def patient(self, chosen: Chosen, fired: Fired) -> PatientShown:
+        """Whose call it was."""
+        hook, fixture = fired.service.hook, self.patients().get(chosen.patient)
+        family, _ = self._service(fired.service.id, hook)
+        stored = fixture_request(fixture, hook, family.keys, self.fhir_url) if fixture else {}
+        request = _object(fired.request.encode("utf-8", "replace"))
+        return patient_shown(request, hook, fixture, stored, self._today())
+
     # -- what can be taken along ---------------------------------------------------------------
 
-    def sandbox(self, chosen: Chosen, service: Service) -> str:
+    def sandbox(self, patient: PatientShown, service: Service) -> str:
         """The address that opens the CDS Hooks Sandbox with this patient; "" where no FHIR endpoint
-        has it.
+        has it as it was sent.
         """
-        if not self.fhir_url or chosen.patient not in self.patients():
+        if not self.fhir_url or not patient.is_stored:
             return ""
         asked = {
             "fhirServiceUrl": self.fhir_url,
-            "patientId": chosen.patient,
+            "patientId": patient.id,
             "serviceDiscoveryURL": f"{self.url}/cds-services",
             "screen": _SCREENS[service.hook],
             "hook": service.hook,

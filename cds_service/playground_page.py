@@ -98,6 +98,7 @@ class PlaygroundPage:
         counted = (
             [(x, sum(t.verdict == x for t in fired.topics)) for x in VERDICTS] if fired else []
         )
+        patient = playground.patient(chosen, fired) if fired else None
         made: dict[str, Any] = {
             "shown": {"content": self._about},
             "playground": playground,
@@ -107,6 +108,7 @@ class PlaygroundPage:
             "fired": fired,
             "counted": [(name, n) for name, n in counted if n],
             "places": {x: f"resource-{n}" for n, x in enumerate(fired.resources)} if fired else {},
-            "sandbox": playground.sandbox(chosen, fired.service) if fired else "",
+            "patient": patient,
+            "sandbox": playground.sandbox(patient, fired.service) if fired and patient else "",
         }
         return self._template.render(made).encode()

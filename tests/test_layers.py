@@ -40,6 +40,7 @@ ORDER = (
         "fhir_endpoint",
         "chart_requests",
         "saved_fixtures",
+        "playground_patient",
         "playground_checks",
         "playground",
         "trend_page",

@@ -268,6 +268,88 @@ def test_what_was_refused_is_saved_as_far_as_it_goes(client: FlaskClient, change
     assert found == (["draft-1"] if change == "id" else [])
 
 
+# -- whose call it was --------------------------------------------------------------------------
+
+
+def facts(html: str) -> dict[str, str]:
+    """What stands in the row of facts over an answer."""
+    row = html.split('<dl class="facts">')[1].split("</dl>")[0]
+    pairs = [x.split("</dt><dd>") for x in row.split("<dt>")[1:]]
+    return {name: re.sub(r"<[^>]+>", "", said).strip() for name, said in pairs}
+
+
+def sent_by(html: str) -> str:
+    return unescape(html.split('<textarea id="request"')[1].split(">\n", 1)[1].split("<")[0])
+
+
+def test_a_fixture_patient_is_named_with_age_sex_and_story(keeping: FlaskClient) -> None:
+    html = keeping.get(FIRED, headers=HTML).get_data(as_text=True)
+    [chart] = [x for x in load_patients(fixtures_dir() / "patients", TODAY) if x.rank == 1]
+    assert facts(html)["Patient"] == "low-alp-persistent"
+    sex = chart.patient["gender"]
+    assert re.fullmatch(rf"\d\d years, {sex}", facts(html)["Age and sex"])
+    assert unescape(html.split('<p class="story">')[1].split("</p>")[0]) == chart.story
+    path = FIRED.replace("alp-review", "antiresorptive-safety-sign")
+    html = keeping.get(path, headers=HTML).get_data(as_text=True)
+    assert chart.orders[1].says in unescape(html.split('<p class="story">')[1].split("</p>")[0])
+
+
+def test_a_request_that_is_fired_again_is_still_the_stored_patient(keeping: FlaskClient) -> None:
+    html = keeping.get(FIRED, headers=HTML).get_data(as_text=True)
+    again = {"patient": "low-alp-persistent", "service": "alp-review"}
+    html = fire(keeping, **again, request=sent_by(html)).get_data(as_text=True)
+    assert facts(html)["Patient"] == "low-alp-persistent"
+    assert "/what-if?patient=low-alp-persistent" in html and "sandbox.cds-hooks.org" in html
+
+
+def test_an_edited_request_is_said_to_be_edited_and_leads_to_no_other_chart(
+    keeping: FlaskClient,
+) -> None:
+    html = keeping.get(FIRED, headers=HTML).get_data(as_text=True)
+    edited = re.sub(r'"gender": "\w+"', '"gender": "other"', sent_by(html))
+    again = {"patient": "low-alp-persistent", "service": "alp-review"}
+    html = fire(keeping, **again, request=edited).get_data(as_text=True)
+    assert facts(html)["Patient"] == "low-alp-persistent, edited"
+    assert facts(html)["Age and sex"].endswith("other")
+    assert "/what-if?patient" not in html and "sandbox.cds-hooks.org" not in html
+    assert "The request was edited." in html and '<p class="story">' not in html
+
+
+def test_pasted_data_is_nobody_stored(keeping: FlaskClient) -> None:
+    html = fire(keeping, request(LOW)).get_data(as_text=True)
+    assert "Patient" not in facts(html) and re.fullmatch(
+        r"68 years, female", facts(html)["Age and sex"]
+    )
+    assert "/what-if?patient" not in html
+    assert "not a chart that was pasted" in html and "cds-service demo" not in html
+
+
+@pytest.mark.parametrize(
+    ("born", "said"),
+    [
+        ("2026-11-24", "0 days"),
+        ("2026-11-23", "1 day"),
+        ("2026-09-20", "2 months"),
+        ("2025-05-25", "17 months"),
+        ("2024-11-24", "2 years"),
+        ("1979", "46 or 47 years"),
+        ("1979-11", "46 or 47 years"),
+        ("1979-08", "47 years"),
+        ("2026", "0 years"),
+        ("2027-01-01", ""),
+        ("soon", ""),
+        (5, ""),
+    ],
+)
+def test_the_age_is_said_as_it_is_asked_of_a_patient(
+    client: FlaskClient, born: object, said: str
+) -> None:
+    body = request(LOW)
+    body["prefetch"]["patient"]["birthDate"] = born
+    html = fire(client, body).get_data(as_text=True)
+    assert facts(html)["Age and sex"] == ", ".join(filter(None, [said, "female"]))
+
+
 # -- silence -----------------------------------------------------------------------------------
 
 NOTHING = "No card: the chart was looked at, and there is nothing to say."
@@ -390,9 +472,8 @@ def set_aside(client: FlaskClient, path: str, **fields: str) -> str:
     """The page after the first card of a page was set aside; `reason` is what was chosen."""
     page = client.get(path, headers=HTML).get_data(as_text=True)
     [value] = buttons(page, "override")
-    body = unescape(page.split('<textarea id="request"')[1].split(">\n", 1)[1].split("<")[0])
     chosen = {f"reason-{value.split()[0]}": x for x in fields.values()}
-    again = {"request": body, "service": "alp-review", "override": value, **chosen}
+    again = {"request": sent_by(page), "service": "alp-review", "override": value, **chosen}
     return fire(client, **again).get_data(as_text=True)
 
 
