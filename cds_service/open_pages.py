@@ -157,6 +157,8 @@ class _Pages:
         try:
             _, service, body = self._playground.request_for(chosen, sent)
             notice = self._reported(f"/cds-services/{service.id}/feedback")
+            if "forget" in request.form:
+                notice += (_forgotten(self._answering.forget(service.id, body)),)
         except CdsError as error:
             g.record.note_error(error)
             wrong = (error.text, error.diagnostics)
@@ -164,7 +166,7 @@ class _Pages:
         fired = self._playground.fire(service, body, self._ask)
         if "save" in request.form:
             return self._saved(*self._playground.as_fixture(body, fired, self._ask))
-        notice += self._changed(fired) if notice else ()
+        notice += self._changed(fired)
         trends = self._trends(service.id, body) if fired.answer.status == 200 else ()
         page = Shown(fired, fired.refused, notice, trends=trends)
         return self._html(chosen, page, fired.answer.status)
@@ -215,7 +217,7 @@ class _Pages:
         return (f"Feedback taken: {item['outcome']}. The hook was fired again.",)
 
     def _changed(self, fired: Fired) -> tuple[str, ...]:
-        """What the answer to a card says now that it was reported on."""
+        """What the answer to a card says now that it was reported on; nothing where none was."""
         topic = request.form.get("override", request.form.get("accept", "")).rpartition(" ")[2]
         seen = next((x for x in fired.topics if x.code == topic), None)
         if seen is None:
@@ -226,6 +228,11 @@ class _Pages:
         if held := [f"“{x.title}”" for x in fired.topics if x.found.get("by") == topic]:
             said.append(f"It still holds back {', '.join(held)}.")
         return tuple(said)
+
+
+def _forgotten(overrides: int) -> str:
+    counted = "1 override" if overrides == 1 else f"{overrides} overrides"
+    return f"Forgotten: what was set aside for this patient ({counted}). The hook was fired again."
 
 
 def _lacks_reason(form: Any) -> bool:

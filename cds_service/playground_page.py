@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
+from cds_service.overrides import OVERRIDDEN
 from cds_service.playground import VERDICTS, Chosen, Fired, Playground, shown
 from cds_service.topic_pages import environment
 from cds_service.topics import topic_list
@@ -107,6 +108,7 @@ class PlaygroundPage:
             "page": page,
             "fired": fired,
             "counted": [(name, n) for name, n in counted if n],
+            "aside": [x for x in fired.topics if x.found.get("by") == OVERRIDDEN] if fired else [],
             "places": {x: f"resource-{n}" for n, x in enumerate(fired.resources)} if fired else {},
             "patient": patient,
             "sandbox": playground.sandbox(patient, fired.service) if fired and patient else "",

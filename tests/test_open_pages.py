@@ -517,6 +517,33 @@ def test_a_card_that_is_set_aside_names_by_title_what_it_still_holds_back(
     assert [x for x in [said, *reasons] if "extremeAlp" in x] == []
 
 
+def test_what_holds_a_card_back_is_listed_and_can_be_forgotten(keeping: FlaskClient) -> None:
+    html = set_aside(keeping, EXTREME, reason="later")
+    listed = unescape(html.split('id="aside"')[1].split("</ul>")[0])
+    assert re.search(r"<b>.+</b>: Set aside with \"Remind me later\"; silent until \d{4}-", listed)
+    other = set_aside(keeping, FIRED, reason="later")
+    again = {"request": sent_by(html), "service": "alp-review", "forget": "overrides"}
+    html = fire(keeping, **again).get_data(as_text=True)
+    assert "Forgotten: what was set aside for this patient (1 override)." in status_of(html)
+    assert '<article class="card warning" data-topic="extremeAlp">' in html
+    assert 'id="aside"' not in html and 'id="aside"' in other
+    assert 'id="aside"' in keeping.get(FIRED, headers=HTML).get_data(as_text=True)
+
+
+def test_where_nothing_is_remembered_nothing_can_be_forgotten(client: FlaskClient) -> None:
+    html = fire(client, request(LOW), forget="overrides").get_data(as_text=True)
+    assert "(0 overrides)" in status_of(html)
+    assert "Set aside for this patient" not in html
+
+
+def test_what_cannot_be_forgotten_is_said_to_be_so(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/missing/store.sqlite"
+    settings = Settings(open=True, store_url=url, patient_secret=b"x" * 32)
+    answer = fire(create_app(settings, now=now).test_client(), request(LOW), forget="overrides")
+    assert answer.status_code == 503
+    assert "The store cannot be reached." in answer.get_data(as_text=True)
+
+
 @pytest.mark.parametrize("value", [" ", "x", "x y z", "<script>", "x" * 500])
 def test_a_button_that_is_made_up_does_no_harm(keeping: FlaskClient, value: str) -> None:
     for name in ("accept", "override"):
