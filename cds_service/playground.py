@@ -23,6 +23,7 @@ from cds_service.evaluation import DONE_OR_ORDERED, MOST_CARDS
 from cds_service.fhir_endpoint import FhirEndpoint, FixturePatient, load_patients
 from cds_service.overrides import OVERRIDDEN, SHOWN_LATELY
 from cds_service.playground_checks import Check, Checks
+from cds_service.playground_evidence import Questions, decided_by, questions_of
 from cds_service.playground_patient import PatientShown, patient_shown
 from cds_service.saved_fixtures import (
     file_name,
@@ -104,6 +105,7 @@ class TopicSeen:
     title: str
     reason: str
     found: Json
+    questions: Questions
     differs: tuple[str, ...]
 
     @property
@@ -278,7 +280,8 @@ class Playground:
             page = self.pages[found["topic"]]
             differs = tuple(self._differs(found))
             reason = self._reason(found)
-            yield TopicSeen(page.code, page.row, page.title, reason, found, differs)
+            asked = questions_of(found, self._compared)
+            yield TopicSeen(page.code, page.row, page.title, reason, found, asked, differs)
 
     def _reason(self, found: Json) -> str:
         """The reason in words, each topic that holds the card back by its title."""
@@ -302,7 +305,7 @@ class Playground:
         elif not asked or verdict == "data-missing":
             yield f"The data would have to be there. {found['reason']['text']}"
         else:
-            last = asked[-1]
+            last = decided_by(found) or asked[-1]
             wanted = {"no": "yes", "yes": "no"}.get(last["answer"], "known")
             is_now = f"would have to be {wanted}; it is {last['answer']}."
             yield f"The answer to “{last['question']}” {is_now}"
@@ -367,6 +370,10 @@ class Playground:
                         (x, sources.get(x.rpartition(": ")[0], "")) for x in question.numbers
                     )
         return found
+
+    @cached_property
+    def _compared(self) -> frozenset[str]:
+        return frozenset(text for text, numbers in self.numbers.items() if numbers)
 
     def limits(self, text: str) -> str:
         """The limits of a number with where they are from in words."""

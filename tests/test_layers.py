@@ -41,6 +41,7 @@ ORDER = (
         "chart_requests",
         "saved_fixtures",
         "playground_patient",
+        "playground_evidence",
         "playground_checks",
         "playground",
         "trend_page",

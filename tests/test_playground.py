@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 import requests
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Locator, Page
 
 from cds_service.fhir_endpoint import load_patients
 from tests.browser import Seen, is_too_wide, kept_out, opened
@@ -109,6 +109,51 @@ def test_a_verdict_opens_to_questions_limits_and_the_resource_behind_them(page: 
     topic.get_by_role("link", name=re.compile("Observation.")).first.click()
     shown = page.locator("pre:focus")
     assert json.loads(shown.inner_text())["resourceType"] == "Observation"
+    place = shown.get_attribute("id")
+    page.locator("details.resource", has=shown).get_by_role("link", name="Back").click()
+    focused = page.locator(":focus")
+    assert focused.get_attribute("href") == f"#{place}"
+    assert focused.bounding_box() is not None
+
+
+def test_what_is_behind_a_question_is_shown_once_in_a_topic(page: Page) -> None:
+    page.goto(FIRED)
+    for number in range(page.locator(".topic").count()):
+        topic = page.locator(".topic").nth(number)
+        shown = in_full(topic)
+        assert len(shown) == len(set(shown))
+        for link in topic.locator("a.above").all():
+            place = (link.get_attribute("href") or "")[1:]
+            line = link.locator("xpath=..").text_content() or ""
+            first = topic.locator(f"[id='{place}']").text_content() or ""
+            assert line.replace("shown above", "").split() == first.split()
+            assert topic.locator(f"li:has(> .asked > [href='#{place}']) > ul").count() == 0
+    topic = page.locator("[data-topic=lowAlpPersistent].topic")
+    assert topic.locator("a.above").count() > 0
+    topic.locator("summary").first.click()
+    [box] = [x for x in [topic.bounding_box()] if x is not None]
+    assert box["height"] < 7000
+
+
+def in_full(topic: Locator) -> list[str]:
+    """Each question of a topic that is shown with what is behind it, without its places."""
+    found: list[str] = topic.locator(".asked[id]").evaluate_all(
+        "all => all.map(x => x.parentElement.innerHTML)"
+    )
+    return [re.sub(r'(id|href)="#?asked-[^"]+"', "", x) for x in found]
+
+
+def test_the_question_that_decided_stands_first(page: Page) -> None:
+    page.goto("/?patient=mild-single-rise&service=alp-review")
+    topic = page.locator("[data-topic=raisedAlpSourceUnknown].topic")
+    topic.locator("summary").first.click()
+    asked = topic.locator(".asked")
+    assert "Is the ALP raised: clearly, or for weeks?" in asked.first.inner_text()
+    assert topic.locator(".decided .asked").first.inner_text() == asked.first.inner_text()
+    assert "Decided here" in topic.inner_text()
+    fired = page.goto(FIRED)
+    assert fired is not None and fired.ok
+    assert page.locator("[data-verdict=fired] .decided").count() == 0
 
 
 def test_a_silent_topic_says_what_would_have_to_differ(page: Page) -> None:

@@ -3,12 +3,17 @@ for (const each of document.querySelectorAll(".scripted")) {
   each.hidden = false;
 }
 
-// A link to a resource opens it.
+// A link to a resource opens it, and the one in it leads back to where one came from.
 for (const link of document.querySelectorAll('a[href^="#resource-"]')) {
   link.addEventListener("click", () => {
     const place = document.getElementById(link.hash.slice(1));
-    place.closest("details").open = true;
+    const resource = place.closest("details");
+    resource.open = true;
     place.focus();
+    resource.querySelector(".back").onclick = (event) => {
+      event.preventDefault();
+      link.focus();
+    };
   });
 }
 
