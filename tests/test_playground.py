@@ -394,12 +394,69 @@ def test_no_page_keeps_anybody_out(page: Page, path: str) -> None:
     assert kept_out(page) == []
 
 
-@pytest.mark.parametrize("path", ["/", FIRED])
-def test_a_small_screen_is_not_scrolled_sideways(page: Page, path: str) -> None:
-    page.set_viewport_size({"width": 320, "height": 600})
+@pytest.mark.parametrize("width", [320, 360])
+@pytest.mark.parametrize("path", ["/", FIRED, "/topics"])
+def test_a_small_screen_is_not_scrolled_sideways(page: Page, path: str, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 600})
     page.goto(path)
     page.eval_on_selector_all("details", "all => all.forEach(x => { x.open = true; })")
     assert not is_too_wide(page)
+
+
+def test_the_caption_of_the_patients_is_as_wide_as_a_small_screen(page: Page) -> None:
+    page.set_viewport_size({"width": 360, "height": 600})
+    page.goto("/")
+    box = page.locator(".patients caption").bounding_box()
+    assert box is not None and box["width"] > 250
+
+
+def is_answer_in_sight(page: Page) -> bool:
+    found: bool = page.locator("#answer").evaluate(
+        "x => x.getBoundingClientRect().top >= 0 && x.getBoundingClientRect().bottom <= innerHeight"
+    )
+    return found
+
+
+@pytest.mark.parametrize("way", ["form", "list", "own", "again"])
+def test_the_answer_is_in_sight_once_a_hook_was_fired(page: Page, way: str) -> None:
+    page.set_viewport_size({"width": 420, "height": 700})
+    page.emulate_media(reduced_motion="reduce")
+    page.goto("/")
+    if way == "own":
+        fill(page, "#pasted", json.dumps(request(LOW)))
+        page.locator("#own").get_by_role("button", name="Fire").click()
+    elif way == "list":
+        name = f"patient-view of {PERSISTENT}"
+        page.get_by_role("link", name=name, exact=True).click()
+    else:
+        page.locator("form[method=get] button").click()
+    if way == "again":
+        page.get_by_role("button", name="Fire this").click()
+    page.locator("#answer").wait_for()
+    assert is_answer_in_sight(page)
+
+
+def test_what_is_printed_is_whole_and_without_forms(page: Page) -> None:
+    page.goto(FIRED)
+    page.emulate_media(media="print")
+    for hidden in ("#choose", "#pasted", "#request", "button"):
+        assert not page.locator(hidden).first.is_visible(), hidden
+    topic = page.locator(".topic[data-verdict=fired]")
+    assert topic.locator(".asked").first.is_visible()
+    assert not page.locator(".topic[data-verdict=not-met] .asked").first.is_visible()
+    for whole in ("#curl", "#response"):
+        assert page.locator(whole).is_visible(), whole
+        cut = "x => x.scrollHeight > x.clientHeight + 1 || x.scrollWidth > x.clientWidth + 1"
+        assert not page.locator(whole).evaluate(cut), whole
+
+
+def test_what_was_closed_is_closed_again_after_printing(page: Page) -> None:
+    page.goto(FIRED)
+    is_open = "document.querySelector('.topic[data-verdict=fired]').open"
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.evaluate(is_open) is True
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert page.evaluate(is_open) is False
 
 
 def tab_to(page: Page, what: str) -> None:

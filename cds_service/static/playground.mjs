@@ -17,6 +17,20 @@ for (const link of document.querySelectorAll('a[href^="#resource-"]')) {
   });
 }
 
+// On paper the reasons of what fired are open, and the request is there as a whole.
+const printed = document.querySelectorAll('.topic[data-verdict="fired"], #again details');
+const closed = new Set();
+addEventListener("beforeprint", () => {
+  for (const each of printed) {
+    if (!each.open) closed.add(each);
+    each.open = true;
+  }
+});
+addEventListener("afterprint", () => {
+  for (const each of closed) each.open = false;
+  closed.clear();
+});
+
 for (const button of document.querySelectorAll("[data-copies]")) {
   const label = button.textContent;
   button.addEventListener("click", async () => {
