@@ -31,6 +31,7 @@ _STATIC = Path(__file__).resolve().parent / "static"
 _MOST_QUERY = 16_000  # bytes; every field of the what-if form takes about a third
 _FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 _OTHER_PAGES = (("/topics", "Topics"), ("/what-if", "What if"), ("/docs", "API"))
+_FILE_TAKEN = "A text was pasted and a file chosen: the file was taken."
 _CHOOSE = "Not set aside yet: choose a reason, or that no reason is given."
 _NO_STORE = "This server was started without a store, so nothing can be reported to it."
 
@@ -55,6 +56,10 @@ def add_open_pages(
     @app.post("/")
     def fire() -> Response:
         return pages.posted()
+
+    @app.get("/favicon.ico")
+    def icon() -> Response:
+        return Response(status=204)  # browsers ask for it whatever a page says
 
     _add_file(app, "playground.css", "text/css")
     _add_file(app, "playground.mjs", "text/javascript")
@@ -149,20 +154,23 @@ class _Pages:
         form, file = request.form, request.files.get("file")
         sent = file.read() if file is not None else b""
         again = form.get("request", "")
-        pasted = form.get("pasted", "") or sent.decode("utf-8", "replace")
+        pasted = form.get("pasted", "")
+        notice = (_FILE_TAKEN,) if pasted.strip() and sent else ()
+        pasted = sent.decode("utf-8", "replace") or pasted
         chosen = Chosen(form.get("patient", ""), form.get("service", ""), pasted)
-        return self._answer(chosen, again.encode("utf-8", "replace") or sent)
+        return self._answer(chosen, again.encode("utf-8", "replace") or sent, notice)
 
-    def _answer(self, chosen: Chosen, sent: bytes) -> Response:
+    def _answer(self, chosen: Chosen, sent: bytes, notice: tuple[str, ...] = ()) -> Response:
         try:
             _, service, body = self._playground.request_for(chosen, sent)
-            notice = self._reported(f"/cds-services/{service.id}/feedback")
+            notice += self._reported(f"/cds-services/{service.id}/feedback")
             if "forget" in request.form:
                 notice += (_forgotten(self._answering.forget(service.id, body)),)
         except CdsError as error:
             g.record.note_error(error)
             wrong = (error.text, error.diagnostics)
-            return self._html(chosen, Shown(wrong=tuple(filter(None, wrong))), error.status)
+            page = Shown(wrong=tuple(filter(None, wrong)), notice=notice)
+            return self._html(chosen, page, error.status)
         fired = self._playground.fire(service, body, self._ask)
         if "save" in request.form:
             return self._saved(*self._playground.as_fixture(body, fired, self._ask))

@@ -18,7 +18,7 @@ from cds_service.content import Content, Family
 from cds_service.content_files import Service
 from cds_service.dates import as_text
 from cds_service.drafts import WHERE as DRAFTS
-from cds_service.errors import NotJson, UnknownPatient, UnknownService
+from cds_service.errors import BrokenRequest, NotJson, UnknownPatient, UnknownService
 from cds_service.evaluation import DONE_OR_ORDERED, MOST_CARDS
 from cds_service.fhir_endpoint import FhirEndpoint, FixturePatient, load_patients
 from cds_service.overrides import OVERRIDDEN, SHOWN_LATELY
@@ -210,9 +210,17 @@ class Playground:
             family, service = self._service(chosen.service, _OPENED)
             made = bundle_request(given, service.hook, family.keys)
         else:
-            family, service = self._service(chosen.service, given.get("hook"))
+            hook = given.get("hook")
+            if given and not chosen.service and hook not in self._hooks:
+                why = f"hook is none of {', '.join(self._hooks)}; a service can be chosen as well"
+                raise BrokenRequest("No service answers the hook of this request.", why)
+            family, service = self._service(chosen.service, hook)
             return family, service, body
         return family, service, json.dumps(made, ensure_ascii=False, indent=1).encode()
+
+    @cached_property
+    def _hooks(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(x.hook for _, x in self.content.services()))
 
     def _service(self, service_id: str, hook: object) -> tuple[Family, Service]:
         """The service of an id, else the first one of a hook, else the first; raises
@@ -245,7 +253,7 @@ class Playground:
             answer=answer,
             cards=cards,
             silence=self._silence(answer.status, topics, data),
-            refused=() if answer.status == 200 else _said(answer.json),
+            refused=_refused(answer, body),
             topics=topics,
             data=data,
             hints=tuple(explained.get("hint", [])),
@@ -479,6 +487,29 @@ def _object(body: bytes) -> Json:
     except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def _refused(answer: Answered, body: bytes) -> tuple[str, ...]:
+    """What an answer that is none says, and where a text is no JSON."""
+    if answer.status == 200:
+        return ()
+    where = _broken_at(body) if answer.status == 400 else ""
+    return (*_said(answer.json), *([where] if where else []))
+
+
+def _broken_at(body: bytes) -> str:
+    """Where a text stops being JSON; "" where it does not."""
+    try:
+        json.loads(body.decode())
+    except UnicodeDecodeError as error:
+        before = body[: error.start].decode()
+        line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
+        return f"Line {line}, column {column}: not a character of UTF-8."
+    except json.JSONDecodeError as error:
+        return f"Line {error.lineno}, column {error.colno}: {error.msg}."
+    except RecursionError:
+        pass
+    return ""
 
 
 def _said(outcome: Json) -> tuple[str, ...]:

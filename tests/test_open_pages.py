@@ -209,6 +209,53 @@ def test_a_file_of_any_bytes_is_answered_as_the_service_would(client: FlaskClien
         assert answer.status_code == called.status_code
 
 
+@pytest.mark.parametrize(
+    ("sent", "said"),
+    [
+        (b'{"a": "\xc3\xa4\xff"}', "Line 1, column 9: not a character of UTF-8."),
+        (b'{\n"a": 1,\n\xff}', "Line 3, column 1: not a character of UTF-8."),
+        (b"{\n\n  x", "Line 3, column 3: "),
+        (b"", "Nothing was pasted"),
+    ],
+)
+def test_a_text_that_is_no_json_is_refused_with_the_place(
+    client: FlaskClient, sent: bytes, said: str
+) -> None:
+    html = fire(client, file=(BytesIO(sent), "x.json")).get_data(as_text=True)
+    assert said in unescape(html.split('role="alert"')[1].split("</section>")[0])
+
+
+def test_a_hook_that_nobody_answers_is_refused_unless_a_service_is_chosen(
+    client: FlaskClient,
+) -> None:
+    body = request(LOW) | {"hook": "patient-greet"}
+    answer = fire(client, body)
+    alert = answer.get_data(as_text=True).split('role="alert"')[1].split("</section>")[0]
+    assert answer.status_code == 422 and "Not fired" in alert
+    assert "hook is none of patient-view, order-select, order-sign" in alert
+    chosen = fire(client, body, service="alp-review").get_data(as_text=True)
+    assert "hook must be patient-view" in chosen
+
+
+def test_of_a_file_and_a_pasted_text_it_is_said_which_was_taken(client: FlaskClient) -> None:
+    sent = json.dumps(request(LOW)).encode()
+    html = fire(client, "{}", file=(BytesIO(sent), "x.json")).get_data(as_text=True)
+    assert 'data-topic="lowAlpPersistent"' in html
+    assert "the file was taken" in status_of(html)
+    pasted = unescape(html.split('<textarea id="pasted"')[1].split(">\n", 1)[1].split("<")[0])
+    assert pasted == sent.decode()
+    for alone in (fire(client, request(LOW)), fire(client, file=(BytesIO(sent), "x.json"))):
+        assert "the file was taken" not in alone.get_data(as_text=True)
+
+
+def test_the_icon_that_browsers_ask_for_is_no_error_on_the_open_server(
+    client: FlaskClient,
+) -> None:
+    assert (client.get("/favicon.ico").status_code, client.get("/favicon.ico").data) == (204, b"")
+    closed = create_app(Settings(), now=now).test_client()
+    assert closed.get("/favicon.ico").status_code == 404
+
+
 def test_a_body_over_the_limit_is_413() -> None:
     client = create_app(Settings(open=True, max_body_bytes=2000), now=now).test_client()
     answer = fire(client, {"x": "x" * 2000})

@@ -221,6 +221,9 @@ def test_a_file_that_is_dropped_is_fired_at_once(page: Page) -> None:
     ("text", "status", "said"),
     [
         ("{nonsense", "400", "The body is not JSON."),
+        ('{"hook":\n nonsense', "400", "Line 2, column 2: Expecting value."),
+        ("{}", "", "hook is none of patient-view, order-select, order-sign"),
+        ('{"hook": "patient-wiew"}', "", "hook is none of"),
         (json.dumps({"hook": "patient-view"}), "422", "hookInstance"),
         (json.dumps(request(LOW) | {"hook": "order-sign"}), "422", "draftOrders"),
         (json.dumps({"resourceType": "Bundle", "type": "collection"}), "", "no Patient"),
