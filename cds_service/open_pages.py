@@ -18,7 +18,7 @@ from cds_service.api_page import ApiPage
 from cds_service.cards import OVERRIDE_REASONS
 from cds_service.config import Settings, fixtures_dir
 from cds_service.content import Content
-from cds_service.errors import CdsError, NotAllowed, TooLarge, WrongMediaType
+from cds_service.errors import CdsError, NotAllowed, StoreDown, TooLarge, WrongMediaType
 from cds_service.fhir_endpoint import FhirEndpoint
 from cds_service.playground import Answered, Chosen, Fired, Playground
 from cds_service.playground_page import HEADERS, NO_REASON, PlaygroundPage, Shown
@@ -32,6 +32,7 @@ _MOST_QUERY = 16_000  # bytes; every field of the what-if form takes about a thi
 _FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 _OTHER_PAGES = (("/topics", "Topics"), ("/what-if", "What if"), ("/docs", "API"))
 _FILE_TAKEN = "A text was pasted and a file chosen: the file was taken."
+_FIRED_AGAIN = "The hook was fired again."
 _CHOOSE = "Not set aside yet: choose a reason, or that no reason is given."
 _NO_STORE = "This server was started without a store, so nothing can be reported to it."
 
@@ -164,8 +165,7 @@ class _Pages:
         try:
             _, service, body = self._playground.request_for(chosen, sent)
             notice += self._reported(f"/cds-services/{service.id}/feedback")
-            if "forget" in request.form:
-                notice += (_forgotten(self._answering.forget(service.id, body)),)
+            notice += self._forgotten(service.id, body)
         except CdsError as error:
             g.record.note_error(error)
             wrong = (error.text, error.diagnostics)
@@ -222,7 +222,18 @@ class _Pages:
         answer = self._ask(path, json.dumps({"feedback": [item]}).encode())
         if answer.status != 200:
             return (f"The feedback was not taken: {answer.json['issue'][0]['details']['text']}",)
-        return (f"Feedback taken: {item['outcome']}. The hook was fired again.",)
+        return (f"Feedback taken: {item['outcome']}. {_FIRED_AGAIN}",)
+
+    def _forgotten(self, service_id: str, body: bytes) -> tuple[str, ...]:
+        """What became of the patient's overrides, nothing where nobody asked to forget them."""
+        if "forget" not in request.form:
+            return ()
+        try:
+            n = self._answering.forget(service_id, body)
+        except StoreDown as error:
+            return (f"Nothing was forgotten: {error.text}",)
+        counted = f"{n} override{'' if n == 1 else 's'}"
+        return (f"Forgotten: what was set aside for this patient ({counted}). {_FIRED_AGAIN}",)
 
     def _changed(self, fired: Fired) -> tuple[str, ...]:
         """What the answer to a card says now that it was reported on; nothing where none was."""
@@ -238,13 +249,8 @@ class _Pages:
         return tuple(said)
 
 
-def _forgotten(overrides: int) -> str:
-    counted = "1 override" if overrides == 1 else f"{overrides} overrides"
-    return f"Forgotten: what was set aside for this patient ({counted}). The hook was fired again."
-
-
 def _lacks_reason(form: Any) -> bool:
-    """Whether a card would be set aside without anybody having said why, or that there is no why."""
+    """Whether a card would be set aside though nobody chose why, or that there is no why."""
     card, pressed, _ = form.get("override", "").partition(" ")
     return bool(pressed) and not form.get(f"reason-{card}")
 

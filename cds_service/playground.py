@@ -193,6 +193,7 @@ class Playground:
         """
         body = sent or chosen.pasted.encode("utf-8", "replace")
         given = _object(body)
+        hook: object = given.get("hook")
         if not body.strip():
             family, service = self._service(chosen.service, _OPENED)
             if not chosen.patient:
@@ -210,7 +211,6 @@ class Playground:
             family, service = self._service(chosen.service, _OPENED)
             made = bundle_request(given, service.hook, family.keys)
         else:
-            hook = given.get("hook")
             is_object = given or b"".join(body.split()) == b"{}"
             if is_object and not chosen.service and hook not in self._hooks:
                 why = f"hook is none of {', '.join(self._hooks)}; a service can be chosen as well"

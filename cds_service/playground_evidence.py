@@ -1,4 +1,4 @@
-"""The questions of a topic in the order in which the page shows them, what is behind one only once."""
+"""The questions of a topic in the order of the page, what is behind one shown only once."""
 
 import json
 from collections.abc import Container, Iterable

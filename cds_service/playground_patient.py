@@ -72,4 +72,5 @@ def _age(born: Moment, day: int) -> str:
     if days < _DAYS_UP_TO:
         return f"{days} day{'' if days == 1 else 's'}"
     first, now = date.fromordinal(born.first), date.fromordinal(day)
-    return f"{(now.year - first.year) * 12 + now.month - first.month - (now.day < first.day)} months"
+    months = (now.year - first.year) * 12 + now.month - first.month - (now.day < first.day)
+    return f"{months} months"

@@ -15,6 +15,7 @@ from werkzeug.test import TestResponse
 from cds_service.app import create_app
 from cds_service.config import Settings, fixtures_dir, migrations_dir
 from cds_service.fhir_endpoint import FhirEndpoint, load_patients
+from cds_service.modes import Mode
 from cds_service.store import Store
 from tests.exchanges import (
     LOW,
@@ -418,7 +419,10 @@ def test_silence_over_data_that_cannot_be_used_is_no_all_clear(client: FlaskClie
 
 
 def test_a_topic_that_is_off_lacks_nothing() -> None:
-    off = {"*": "off"}
+    codes = json.loads(
+        create_app(Settings(), now=now).test_client().get("/topics?format=json").data
+    )
+    off: dict[str, Mode] = {x["code"]: "off" for x in codes["topics"]}
     client = create_app(Settings(open=True, topic_modes=off), now=now).test_client()
     path = "/?patient=alp-unknown-unit&service=alp-review"
     assert "no all-clear" not in client.get(path, headers=HTML).get_data(as_text=True)
@@ -567,7 +571,7 @@ def test_a_card_that_is_set_aside_names_by_title_what_it_still_holds_back(
 def test_what_holds_a_card_back_is_listed_and_can_be_forgotten(keeping: FlaskClient) -> None:
     html = set_aside(keeping, EXTREME, reason="later")
     listed = unescape(html.split('id="aside"')[1].split("</ul>")[0])
-    assert re.search(r"<b>.+</b>: Set aside with \"Remind me later\"; silent until \d{4}-", listed)
+    assert re.search(r"<b>.+</b>: Set aside with \"Remind me later\"; silent until ", listed)
     other = set_aside(keeping, FIRED, reason="later")
     again = {"request": sent_by(html), "service": "alp-review", "forget": "overrides"}
     html = fire(keeping, **again).get_data(as_text=True)
@@ -587,8 +591,7 @@ def test_what_cannot_be_forgotten_is_said_to_be_so(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/missing/store.sqlite"
     settings = Settings(open=True, store_url=url, patient_secret=b"x" * 32)
     answer = fire(create_app(settings, now=now).test_client(), request(LOW), forget="overrides")
-    assert answer.status_code == 503
-    assert "The store cannot be reached." in answer.get_data(as_text=True)
+    assert status_of(answer.get_data(as_text=True)).count("Nothing was forgotten: The store") == 1
 
 
 @pytest.mark.parametrize("value", [" ", "x", "x y z", "<script>", "x" * 500])
