@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
+from sqlalchemy import select
 from werkzeug.test import TestResponse
 
 from cds_service.app import create_app
 from cds_service.config import Settings, fixtures_dir, migrations_dir
 from cds_service.fhir_endpoint import FhirEndpoint, load_patients
 from cds_service.modes import Mode
-from cds_service.store import Store
+from cds_service.store import FEEDBACK, Store
 from tests.exchanges import (
     LOW,
     SERVICE,
@@ -551,9 +552,14 @@ def test_a_card_is_not_set_aside_by_a_single_click(
     assert '<article class="card warning" data-topic="extremeAlp">' in html
 
 
-def test_an_override_without_a_reason_is_sent_only_when_it_is_chosen(keeping: FlaskClient) -> None:
+def test_an_override_without_a_reason_is_sent_only_when_it_is_chosen(
+    keeping: FlaskClient, tmp_path: Path
+) -> None:
     said = status_of(set_aside(keeping, EXTREME, reason="no-reason-given"))
     assert "Feedback taken: overridden" in said and "is shown as before" in said
+    with Store(f"sqlite:///{tmp_path}/store.sqlite").reading() as connection:
+        kept = connection.execute(select(FEEDBACK.c.outcome, FEEDBACK.c.reason)).all()
+    assert [tuple(x) for x in kept] == [("overridden", "")]
 
 
 def test_a_card_that_is_set_aside_names_by_title_what_it_still_holds_back(
