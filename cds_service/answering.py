@@ -143,6 +143,14 @@ class Answering:
         assert record.call is not None
         return self._explain(record.call, found)
 
+    def forget(self, service_id: str, body: bytes) -> int:
+        """Deletes what was set aside for a call's patient, and tells how many overrides that were;
+        0 where nothing is remembered. Raises CdsError for what is no call.
+        """
+        _, service = self.service(service_id)
+        call = parse_call(body, service.hook)
+        return 0 if self.overrides is None else self.overrides.forget(call, CallRecord().caller)
+
     def trends(self, service_id: str, body: bytes) -> tuple[Trend, ...]:
         """The pictures of a call's patient, once every topic has looked at the chart; none where
         required data is missing. Raises CdsError for what is no call.

@@ -18,10 +18,10 @@ from cds_service.api_page import ApiPage
 from cds_service.cards import OVERRIDE_REASONS
 from cds_service.config import Settings, fixtures_dir
 from cds_service.content import Content
-from cds_service.errors import CdsError, NotAllowed, TooLarge, WrongMediaType
+from cds_service.errors import CdsError, NotAllowed, StoreDown, TooLarge, WrongMediaType
 from cds_service.fhir_endpoint import FhirEndpoint
 from cds_service.playground import Answered, Chosen, Fired, Playground
-from cds_service.playground_page import HEADERS, PlaygroundPage, Shown
+from cds_service.playground_page import HEADERS, NO_REASON, PlaygroundPage, Shown
 from cds_service.trend_page import svg
 from cds_service.what_if import WhatIf
 from cds_service.what_if_page import WhatIfPage
@@ -31,6 +31,9 @@ _STATIC = Path(__file__).resolve().parent / "static"
 _MOST_QUERY = 16_000  # bytes; every field of the what-if form takes about a third
 _FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 _OTHER_PAGES = (("/topics", "Topics"), ("/what-if", "What if"), ("/docs", "API"))
+_FILE_TAKEN = "A text was pasted and a file chosen: the file was taken."
+_FIRED_AGAIN = "The hook was fired again."
+_CHOOSE = "Not set aside yet: choose a reason, or that no reason is given."
 _NO_STORE = "This server was started without a store, so nothing can be reported to it."
 
 
@@ -54,6 +57,10 @@ def add_open_pages(
     @app.post("/")
     def fire() -> Response:
         return pages.posted()
+
+    @app.get("/favicon.ico")
+    def icon() -> Response:
+        return Response(status=204)  # browsers ask for it whatever a page says
 
     _add_file(app, "playground.css", "text/css")
     _add_file(app, "playground.mjs", "text/javascript")
@@ -148,22 +155,26 @@ class _Pages:
         form, file = request.form, request.files.get("file")
         sent = file.read() if file is not None else b""
         again = form.get("request", "")
-        pasted = form.get("pasted", "") or sent.decode("utf-8", "replace")
+        pasted = form.get("pasted", "")
+        notice = (_FILE_TAKEN,) if pasted.strip() and sent else ()
+        pasted = sent.decode("utf-8", "replace") or pasted
         chosen = Chosen(form.get("patient", ""), form.get("service", ""), pasted)
-        return self._answer(chosen, again.encode("utf-8", "replace") or sent)
+        return self._answer(chosen, again.encode("utf-8", "replace") or sent, notice)
 
-    def _answer(self, chosen: Chosen, sent: bytes) -> Response:
+    def _answer(self, chosen: Chosen, sent: bytes, notice: tuple[str, ...] = ()) -> Response:
         try:
             _, service, body = self._playground.request_for(chosen, sent)
-            notice = self._reported(f"/cds-services/{service.id}/feedback")
+            notice += self._reported(f"/cds-services/{service.id}/feedback")
+            notice += self._forgotten(service.id, body)
         except CdsError as error:
             g.record.note_error(error)
             wrong = (error.text, error.diagnostics)
-            return self._html(chosen, Shown(wrong=tuple(filter(None, wrong))), error.status)
+            page = Shown(wrong=tuple(filter(None, wrong)), notice=notice)
+            return self._html(chosen, page, error.status)
         fired = self._playground.fire(service, body, self._ask)
         if "save" in request.form:
-            return self._saved(*self._playground.as_fixture(body, fired))
-        notice += self._changed(fired) if notice else ()
+            return self._saved(*self._playground.as_fixture(body, fired, self._ask))
+        notice += self._changed(fired)
         trends = self._trends(service.id, body) if fired.answer.status == 200 else ()
         page = Shown(fired, fired.refused, notice, trends=trends)
         return self._html(chosen, page, fired.answer.status)
@@ -203,23 +214,45 @@ class _Pages:
 
     def _reported(self, path: str) -> tuple[str, ...]:
         """What became of the feedback in the form, nothing where there is none."""
+        if _lacks_reason(request.form):
+            return (_CHOOSE,)
         item = _feedback(request.form)
         if item is None:
             return ()
         answer = self._ask(path, json.dumps({"feedback": [item]}).encode())
         if answer.status != 200:
             return (f"The feedback was not taken: {answer.json['issue'][0]['details']['text']}",)
-        return (f"Feedback taken: {item['outcome']}. The hook was fired again.",)
+        return (f"Feedback taken: {item['outcome']}. {_FIRED_AGAIN}",)
+
+    def _forgotten(self, service_id: str, body: bytes) -> tuple[str, ...]:
+        """What became of the patient's overrides, nothing where nobody asked to forget them."""
+        if "forget" not in request.form:
+            return ()
+        try:
+            n = self._answering.forget(service_id, body)
+        except StoreDown as error:
+            return (f"Nothing was forgotten: {error.text}",)
+        counted = f"{n} override{'' if n == 1 else 's'}"
+        return (f"Forgotten: what was set aside for this patient ({counted}). {_FIRED_AGAIN}",)
 
     def _changed(self, fired: Fired) -> tuple[str, ...]:
-        """What the answer to a card says now that it was reported on."""
+        """What the answer to a card says now that it was reported on; nothing where none was."""
         topic = request.form.get("override", request.form.get("accept", "")).rpartition(" ")[2]
         seen = next((x for x in fired.topics if x.code == topic), None)
         if seen is None:
             return ()
         if seen.verdict == "fired":
             return (f"“{seen.title}” is shown as before.",)
-        return (f"“{seen.title}” is silent now. {seen.found['reason']['text']}",)
+        said = [f"“{seen.title}” is silent now. {seen.reason}"]
+        if held := [f"“{x.title}”" for x in fired.topics if x.found.get("by") == topic]:
+            said.append(f"It still holds back {', '.join(held)}.")
+        return tuple(said)
+
+
+def _lacks_reason(form: Any) -> bool:
+    """Whether a card would be set aside though nobody chose why, or that there is no why."""
+    card, pressed, _ = form.get("override", "").partition(" ")
+    return bool(pressed) and not form.get(f"reason-{card}")
 
 
 def _feedback(form: Any) -> dict[str, Any] | None:
@@ -232,7 +265,8 @@ def _feedback(form: Any) -> dict[str, Any] | None:
     if overridden := form.get("override"):
         card = overridden.partition(" ")[0]
         reason: dict[str, Any] = {}
-        if code := form.get(f"reason-{card}"):
+        code = form.get(f"reason-{card}")
+        if code and code != NO_REASON:
             reason["reason"] = {"system": OVERRIDE_REASONS, "code": code}
         if comment := form.get(f"comment-{card}", "").strip():
             reason["userComment"] = comment

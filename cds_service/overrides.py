@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import bindparam, select
+from sqlalchemy import bindparam, delete, select
 
 from cds_service.clients import Caller
 from cds_service.content import Content, Family, Topic
@@ -112,11 +112,9 @@ class Asked:
     at: int
 
 
-_OF_THE_PATIENT = (
-    select(OVERRIDE)
-    .where(*(OVERRIDE.c[name] == bindparam(name) for name in ("issuer", "tenant", "patient")))
-    .order_by(OVERRIDE.c.began.desc())
-)
+_WHOSE = tuple(OVERRIDE.c[x] == bindparam(f"of_{x}") for x in ("issuer", "tenant", "patient"))
+_OF_THE_PATIENT = select(OVERRIDE).where(*_WHOSE).order_by(OVERRIDE.c.began.desc())
+_FORGOTTEN = delete(OVERRIDE).where(*_WHOSE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +146,13 @@ class Overrides:
                 return False
 
         return hold
+
+    def forget(self, call: Call, caller: Caller) -> int:
+        """Deletes what was set aside for a call's patient, and tells how many overrides that were;
+        raises StoreDown.
+        """
+        with self.store.writing() as connection:
+            return connection.execute(_FORGOTTEN, _whose(self._asked(call, caller))).rowcount
 
     def _asked(self, call: Call, caller: Caller) -> Asked:
         issuer, tenant, context = caller.issuer, caller.tenant, call.context
@@ -184,9 +189,8 @@ class Overrides:
 
     def _silenced(self, asked: Asked) -> list[Silenced]:
         """The patient's overrides, the newest first; one that was repeated counts from then."""
-        whose = {"issuer": asked.issuer, "tenant": asked.tenant, "patient": asked.patient}
         with self.store.reading() as connection:
-            rows = connection.execute(_OF_THE_PATIENT, whose).all()
+            rows = connection.execute(_OF_THE_PATIENT, _whose(asked)).all()
         return [
             Silenced(x.topic, x.reason, x.asked_by, x.commented, x.began, _read(x.evidence))
             for x in rows
@@ -218,6 +222,10 @@ class Overrides:
         if times:
             verdict.outcome, verdict.by = "suppressed", SHOWN_LATELY
             verdict.until = _day_of(min(times) + days * _DAY)
+
+
+def _whose(asked: Asked) -> dict[str, str]:
+    return {"of_issuer": asked.issuer, "of_tenant": asked.tenant, "of_patient": asked.patient}
 
 
 _FOR_EVER = 0  # as long as the evidence stays what it was

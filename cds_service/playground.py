@@ -4,7 +4,7 @@ checks, times.
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from functools import cached_property, lru_cache
@@ -13,15 +13,25 @@ from typing import Any
 from unicodedata import category
 from urllib.parse import quote, urlencode
 
-from cds_service.chart_requests import bundle_request, entries_of, fixture_request
+from cds_service.chart_requests import bundle_request, fixture_request
 from cds_service.content import Content, Family
 from cds_service.content_files import Service
 from cds_service.dates import as_text
+from cds_service.drafts import WHERE as DRAFTS
 from cds_service.errors import BrokenRequest, NotJson, UnknownPatient, UnknownService
 from cds_service.evaluation import DONE_OR_ORDERED, MOST_CARDS
-from cds_service.fhir_endpoint import FhirEndpoint, FixturePatient, load_patients, moved
+from cds_service.fhir_endpoint import FhirEndpoint, FixturePatient, load_patients
 from cds_service.overrides import OVERRIDDEN, SHOWN_LATELY
 from cds_service.playground_checks import Check, Checks
+from cds_service.playground_evidence import Questions, decided_by, questions_of
+from cds_service.playground_patient import PatientShown, patient_shown
+from cds_service.saved_fixtures import (
+    file_name,
+    patients_of,
+    read_fixture,
+    saved_fixture,
+    sent_resources,
+)
 from cds_service.topic_shape import QuestionAsked, TopicPage
 from cds_service.topics import topic_pages
 
@@ -32,16 +42,20 @@ Ask = Callable[[str, bytes], "Answered"]
 SANDBOX = "https://sandbox.cds-hooks.org/"
 MOST_REASONS = 6
 MOST_ENTRIES = 2
+_OPENED = "patient-view"
 _PLAIN = ("yes", "no", "unknown")
-_SCREENS = {"patient-view": "patient-view", "order-select": "rx-view", "order-sign": "rx-sign"}
+_SCREENS = {_OPENED: "patient-view", "order-select": "rx-view", "order-sign": "rx-sign"}
 _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 _NOT_PLAIN = re.compile(r"[^\x20-\x7e\r\n\t]")
+_BY = re.compile(r"\bby (\w+)")
 _LIMITS = re.compile(r"(?P<numbers>.*) \((?P<source>[\w-]+)\)\Z")
 # The order in which verdicts stand on the page: what would interest first.
 VERDICTS = (
     *("fired", "suppressed", "data-missing", "data-unusable"),
     *("not-met", "not-applicable"),
 )
+_BLIND = ("data-missing", "data-unusable")
+_NOTHING_TO_SAY = "No card: the chart was looked at, and there is nothing to say."
 PHASES = {
     "decode": "reading the request",
     "fetch": "fetching what was not sent",
@@ -82,14 +96,16 @@ class Chosen:
 
 @dataclass(frozen=True, slots=True)
 class TopicSeen:
-    """What became of a topic: its verdict as the explanation has it, and what would have to differ
-    for it to fire.
+    """What became of a topic: its verdict as the explanation has it, the reason with titles for
+    codes, and what would have to differ for it to fire.
     """
 
     code: str
     row: str
     title: str
+    reason: str
     found: Json
+    questions: Questions
     differs: tuple[str, ...]
 
     @property
@@ -100,7 +116,9 @@ class TopicSeen:
 
 @dataclass(frozen=True, slots=True)
 class Fired:
-    """One call with its answer, and all that is shown of it."""
+    """One call with its answer, and all that is shown of it; `silence` says what it means that
+    there is no card.
+    """
 
     service: Service
     url: str
@@ -108,6 +126,7 @@ class Fired:
     curl: str
     answer: Answered
     cards: tuple[Json, ...]
+    silence: tuple[str, ...]
     refused: tuple[str, ...]
     topics: tuple[TopicSeen, ...]
     data: tuple[Json, ...]
@@ -174,8 +193,9 @@ class Playground:
         """
         body = sent or chosen.pasted.encode("utf-8", "replace")
         given = _object(body)
+        hook: object = given.get("hook")
         if not body.strip():
-            family, service = self._service(chosen.service, "patient-view")
+            family, service = self._service(chosen.service, _OPENED)
             if not chosen.patient:
                 raise NotJson("Nothing was pasted, and no file was chosen.")
             fixture = self.patients().get(chosen.patient)
@@ -183,16 +203,25 @@ class Playground:
                 raise UnknownPatient("There is no fixture patient of that id.")
             made = fixture_request(fixture, service.hook, family.keys, self.fhir_url)
         elif "bundle" in given and "asOf" in given:
-            family, service = self._service(chosen.service, "patient-view")
-            fixture = self._fixture(given)
+            fixture = read_fixture(given, self._today())
+            hook = fixture.orders[0].hook if fixture.orders else _OPENED
+            family, service = self._service(chosen.service, hook)
             made = fixture_request(fixture, service.hook, family.keys)
         elif given.get("resourceType") == "Bundle":
-            family, service = self._service(chosen.service, "patient-view")
+            family, service = self._service(chosen.service, _OPENED)
             made = bundle_request(given, service.hook, family.keys)
         else:
-            family, service = self._service(chosen.service, given.get("hook"))
+            is_object = given or b"".join(body.split()) == b"{}"
+            if is_object and not chosen.service and hook not in self._hooks:
+                why = f"hook is none of {', '.join(self._hooks)}; a service can be chosen as well"
+                raise BrokenRequest("No service answers the hook of this request.", why)
+            family, service = self._service(chosen.service, hook)
             return family, service, body
         return family, service, json.dumps(made, ensure_ascii=False, indent=1).encode()
+
+    @cached_property
+    def _hooks(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(x.hook for _, x in self.content.services()))
 
     def _service(self, service_id: str, hook: object) -> tuple[Family, Service]:
         """The service of an id, else the first one of a hook, else the first; raises
@@ -205,18 +234,6 @@ class Playground:
             raise UnknownService("No such service.")
         return next((x for x in services if x[1].hook == hook), services[0])
 
-    def _fixture(self, given: Json) -> FixturePatient:
-        """A fixture that was saved, its dates moved to today."""
-        try:
-            as_of = date.fromisoformat(given["asOf"])
-            bundle = moved(given["bundle"], self._today() - as_of.toordinal())
-        except (TypeError, ValueError, OverflowError):
-            raise BrokenRequest("The fixture cannot be read.", "asOf must be a day") from None
-        fixture = FixturePatient(as_of, "", (), bundle if isinstance(bundle, dict) else {})
-        if not any(x.get("id") for x in _patients_of(fixture.bundle)):
-            raise BrokenRequest("The fixture cannot be read.", "bundle has no Patient with an id")
-        return fixture
-
     # -- what comes back -----------------------------------------------------------------------
 
     def fire(self, service: Service, body: bytes, ask: Ask) -> Fired:
@@ -227,6 +244,8 @@ class Playground:
         explained = why.json if why.status == 200 else {}
         text = body.decode("utf-8", "replace")
         cards = tuple(answer.json["cards"]) if answer.status == 200 else ()
+        topics = tuple(self._topics(explained.get("verdicts", [])))
+        data = tuple(explained.get("data", []))
         return Fired(
             service=service,
             url=f"{self.url}{path}",
@@ -234,20 +253,51 @@ class Playground:
             curl=_curl(f"{self.url}{path}", text),
             answer=answer,
             cards=cards,
-            refused=() if answer.status == 200 else _said(answer.json),
-            topics=tuple(self._topics(explained.get("verdicts", []))),
-            data=tuple(explained.get("data", [])),
+            silence=self._silence(answer.status, topics, data),
+            refused=_refused(answer, body),
+            topics=topics,
+            data=data,
             hints=tuple(explained.get("hint", [])),
             as_of=explained.get("asOf", ""),
             resources=self._resources(_object(body), explained),
             checks=self._checks.of(service, body, answer.status, answer.body),
         )
 
+    def _silence(
+        self, status: int, topics: tuple[TopicSeen, ...], data: tuple[Json, ...]
+    ) -> tuple[str, ...]:
+        """What it means that there is no card: it is an all-clear only where all was read."""
+        if status != 200:
+            return ("No answer, so no cards." if status >= 500 else "Refused, so no cards.",)
+        said = []
+        if any(x["key"] == DRAFTS and not x["used"] for x in data):
+            said.append("No card: no order was read in this request, so none was looked at.")
+        blind = [x.title for x in topics if x.verdict in _BLIND and self._is_on(x.code)]
+        if blind:
+            lack = "1 topic lacks" if len(blind) == 1 else f"{len(blind)} topics lack"
+            named = "; ".join(blind)
+            said.append(f"No card, and that is no all-clear: {lack} usable data ({named}).")
+        if any(x.verdict == "suppressed" for x in topics):
+            said.append("No card: what there is to say is held back; the topics say by what.")
+        return tuple(said) or (_NOTHING_TO_SAY,)
+
+    def _is_on(self, code: str) -> bool:
+        return self.content.modes[code] == "on"
+
     def _topics(self, verdicts: list[Json]) -> Iterator[TopicSeen]:
         for found in sorted(verdicts, key=lambda x: VERDICTS.index(x["verdict"])):
             page = self.pages[found["topic"]]
             differs = tuple(self._differs(found))
-            yield TopicSeen(page.code, page.row, page.title, found, differs)
+            reason = self._reason(found)
+            asked = questions_of(found, self._compared)
+            yield TopicSeen(page.code, page.row, page.title, reason, found, asked, differs)
+
+    def _reason(self, found: Json) -> str:
+        """The reason in words, each topic that holds the card back by its title."""
+        text = str(found["reason"]["text"])
+        if found["verdict"] != "suppressed":
+            return text
+        return _BY.sub(lambda x: f"by “{self.title(x[1])}”" if x[1] in self.pages else x[0], text)
 
     def title(self, code: str) -> str:
         """A topic's title, or the code of what is no topic."""
@@ -264,7 +314,7 @@ class Playground:
         elif not asked or verdict == "data-missing":
             yield f"The data would have to be there. {found['reason']['text']}"
         else:
-            last = asked[-1]
+            last = decided_by(found) or asked[-1]
             wanted = {"no": "yes", "yes": "no"}.get(last["answer"], "known")
             is_now = f"would have to be {wanted}; it is {last['answer']}."
             yield f"The answer to “{last['question']}” {is_now}"
@@ -331,6 +381,10 @@ class Playground:
                     )
         return found
 
+    @cached_property
+    def _compared(self) -> frozenset[str]:
+        return frozenset(text for text, numbers in self.numbers.items() if numbers)
+
     def limits(self, text: str) -> str:
         """The limits of a number with where they are from in words."""
         found = _LIMITS.match(text)
@@ -344,7 +398,7 @@ class Playground:
 
     def _resources(self, request: Json, explained: Json) -> Mapping[str, str]:
         """The resources that the verdicts name, as JSON by their reference."""
-        sent = {f"{x.get('resourceType')}/{x.get('id')}": x for x in _sent(request)}
+        sent = {f"{x.get('resourceType')}/{x.get('id')}": x for x in sent_resources(request)}
         found = {}
         for reference in sorted(_references(explained.get("verdicts", []))):
             if reference in sent:
@@ -355,39 +409,51 @@ class Playground:
                     found[reference] = _indented(json.loads(body))
         return found
 
+    def patient(self, chosen: Chosen, fired: Fired) -> PatientShown:
+        """Whose call it was."""
+        hook, fixture = fired.service.hook, self.patients().get(chosen.patient)
+        family, _ = self._service(fired.service.id, hook)
+        stored = fixture_request(fixture, hook, family.keys, self.fhir_url) if fixture else {}
+        request = _object(fired.request.encode("utf-8", "replace"))
+        return patient_shown(request, hook, fixture, stored, self._today())
+
     # -- what can be taken along ---------------------------------------------------------------
 
-    def sandbox(self, chosen: Chosen, service: Service) -> str:
+    def sandbox(self, patient: PatientShown, service: Service) -> str:
         """The address that opens the CDS Hooks Sandbox with this patient; "" where no FHIR endpoint
-        has it.
+        has it as it was sent.
         """
-        if not self.fhir_url or chosen.patient not in self.patients():
+        if not self.fhir_url or not patient.is_stored:
             return ""
         asked = {
             "fhirServiceUrl": self.fhir_url,
-            "patientId": chosen.patient,
+            "patientId": patient.id,
             "serviceDiscoveryURL": f"{self.url}/cds-services",
             "screen": _SCREENS[service.hook],
             "hook": service.hook,
         }
         return f"{SANDBOX}?{urlencode(asked, quote_via=quote)}"
 
-    def as_fixture(self, body: bytes, fired: Fired) -> tuple[str, bytes]:
-        """The name and the bytes of a fixture file: the chart that was sent, on its day, with the
-        cards that it got.
+    def as_fixture(self, body: bytes, fired: Fired, ask: Ask) -> tuple[str, bytes]:
+        """The name and the bytes of a fixture file: the chart that was sent, on its day, with what
+        was ordered, and the cards that it got.
         """
-        request = _object(body)
-        entries = [{"resource": x} for x in _sent(request, drafts=False)]
-        cards = [f"{x['source']['topic']['code']} {x['indicator']}" for x in fired.cards]
-        fixture: Json = {
-            "asOf": fired.as_of or as_text(self._today()),
-            "story": f"Saved from the playground: {fired.service.id}.",
-            "expect": cards if fired.service.hook == "patient-view" else [],
-            "bundle": {"resourceType": "Bundle", "type": "collection", "entry": entries},
-        }
-        ids = [x["id"] for x in _patients_of(fixture["bundle"]) if isinstance(x.get("id"), str)]
-        name = re.sub(r"[^A-Za-z0-9-]", "-", ids[0])[:64] if ids else "fixture"
-        return f"{name}.json", json.dumps(fixture, indent=1).encode()
+        hook, as_of = fired.service.hook, fired.as_of or as_text(self._today())
+        story = f"Saved from the playground: {fired.service.id}."
+        fixture = saved_fixture(_object(body), hook, as_of, story, _owed(fired.cards))
+        if hook != _OPENED:
+            fixture["expect"] = self._owed_when_opened(fixture, ask)
+        return file_name(fixture), json.dumps(fixture, indent=1).encode()
+
+    def _owed_when_opened(self, fixture: Json, ask: Ask) -> list[str]:
+        """The cards of a chart that is only opened; none where it is nobody's."""
+        family, service = self._service("", _OPENED)
+        ids = [x.get("id") for x in patients_of(fixture["bundle"])]
+        if service.hook != _OPENED or not any(isinstance(x, str) and x for x in ids):
+            return []
+        opened = bundle_request(fixture["bundle"], _OPENED, family.keys)
+        why = ask(f"/explain/{service.id}", json.dumps(opened).encode())
+        return _owed(why.json["cards"]) if why.status == 200 else []
 
 
 # -- texts and JSON ----------------------------------------------------------------------------
@@ -425,11 +491,39 @@ def _object(body: bytes) -> Json:
     return found if isinstance(found, dict) else {}
 
 
+def _refused(answer: Answered, body: bytes) -> tuple[str, ...]:
+    """What an answer that is none says, and where a text is no JSON."""
+    if answer.status == 200:
+        return ()
+    where = _broken_at(body) if answer.status == 400 else ""
+    return (*_said(answer.json), *([where] if where else []))
+
+
+def _broken_at(body: bytes) -> str:
+    """Where a text stops being JSON; "" where it does not."""
+    try:
+        json.loads(body.decode())
+    except UnicodeDecodeError as error:
+        before = body[: error.start].decode()
+        line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
+        return f"Line {line}, column {column}: not a character of UTF-8."
+    except json.JSONDecodeError as error:
+        return f"Line {error.lineno}, column {error.colno}: {error.msg}."
+    except RecursionError:
+        pass
+    return ""
+
+
 def _said(outcome: Json) -> tuple[str, ...]:
     """What an OperationOutcome says."""
     issue = outcome["issue"][0]
     said = (issue["details"]["text"], issue.get("diagnostics", ""))
     return tuple(shown(x) for x in said if x)
+
+
+def _owed(cards: Sequence[Json]) -> list[str]:
+    """Cards as a fixture names them."""
+    return [f"{x['source']['topic']['code']} {x['indicator']}" for x in cards]
 
 
 def _curl(url: str, text: str) -> str:
@@ -455,28 +549,6 @@ def _source(own: bool, shipped: object) -> str:
     if shipped is not None:
         return f"site file; shipped: {shipped}"
     return "service.toml" if own else "shared/limits.toml"
-
-
-def _sent(request: Json, *, drafts: bool = True) -> Iterator[Json]:
-    """The resources of a request, each once."""
-    prefetch, context = request.get("prefetch"), request.get("context")
-    values = [*prefetch.values()] if isinstance(prefetch, dict) else []
-    if drafts and isinstance(context, dict):
-        values.append(context.get("draftOrders"))
-    seen: set[str] = set()
-    for value in values:
-        if not isinstance(value, dict):
-            continue
-        held = value.get("resourceType") == "Bundle"
-        for x in [x.get("resource") for x in entries_of(value)] if held else [value]:
-            if isinstance(x, dict) and (said := json.dumps(x, sort_keys=True)) not in seen:
-                seen.add(said)
-                yield x
-
-
-def _patients_of(bundle: Json) -> list[Json]:
-    found = [x.get("resource") for x in entries_of(bundle)]
-    return [x for x in found if isinstance(x, dict) and x.get("resourceType") == "Patient"]
 
 
 def _references(value: Any) -> set[str]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
+from cds_service.overrides import OVERRIDDEN
 from cds_service.playground import VERDICTS, Chosen, Fired, Playground, shown
 from cds_service.topic_pages import environment
 from cds_service.topics import topic_list
@@ -33,6 +34,7 @@ HEADERS = {
     "Cache-Control": "no-store",
     "Vary": "Accept",
 }
+NO_REASON = "no-reason-given"  # what is chosen to send an override without a reason
 _NOT_IN_CARDS = (
     *("code", "fence", "heading", "hr", "html_block", "html_inline", "image", "lheading"),
     *("blockquote", "reference"),
@@ -87,7 +89,7 @@ class PlaygroundPage:
             "limits": playground.limits,
             "shown": lambda x: shown(str(x)),
         }
-        made.globals["shapes"] = _SHAPES
+        made.globals |= {"shapes": _SHAPES, "no_reason": NO_REASON}
         self._template = made.get_template("playground.html")
         self._about = topic_list(playground.content, playground.pages).content
 
@@ -97,6 +99,7 @@ class PlaygroundPage:
         counted = (
             [(x, sum(t.verdict == x for t in fired.topics)) for x in VERDICTS] if fired else []
         )
+        patient = playground.patient(chosen, fired) if fired else None
         made: dict[str, Any] = {
             "shown": {"content": self._about},
             "playground": playground,
@@ -105,7 +108,9 @@ class PlaygroundPage:
             "page": page,
             "fired": fired,
             "counted": [(name, n) for name, n in counted if n],
+            "aside": [x for x in fired.topics if x.found.get("by") == OVERRIDDEN] if fired else [],
             "places": {x: f"resource-{n}" for n, x in enumerate(fired.resources)} if fired else {},
-            "sandbox": playground.sandbox(chosen, fired.service) if fired else "",
+            "patient": patient,
+            "sandbox": playground.sandbox(patient, fired.service) if fired and patient else "",
         }
         return self._template.render(made).encode()

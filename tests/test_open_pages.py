@@ -1,20 +1,34 @@
 """What the routes of the pages answer, to whom, with which headers; nothing where they are off."""
 
 import json
+import re
 from datetime import UTC, datetime
+from html import unescape
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
+from sqlalchemy import select
 from werkzeug.test import TestResponse
 
 from cds_service.app import create_app
 from cds_service.config import Settings, fixtures_dir, migrations_dir
 from cds_service.fhir_endpoint import FhirEndpoint, load_patients
-from cds_service.store import Store
-from tests.exchanges import LOW, SERVICE, TODAY, Json, now, request
+from cds_service.modes import Mode
+from cds_service.store import FEEDBACK, Store
+from tests.exchanges import (
+    LOW,
+    SERVICE,
+    TODAY,
+    Json,
+    draft,
+    now,
+    request,
+    selecting,
+    signing,
+)
 from tests.invariants import strict_json
 
 HTML = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
@@ -37,6 +51,13 @@ def fire(client: FlaskClient, body: Json | str | None = None, **form: Any) -> Te
     if body is not None:
         form["pasted"] = body if isinstance(body, str) else json.dumps(body)
     return client.post("/", data=form, content_type="multipart/form-data", headers=headers)
+
+
+def ordered(hook: str, entries: Any) -> Json:
+    """A fixture that holds nothing but an order."""
+    drafts = {"resourceType": "Bundle", "entry": entries}
+    order = {"says": "", "hook": hook, "expect": [], "draftOrders": drafts}
+    return {"asOf": "2026-01-01", "bundle": {}, "orders": [order]}
 
 
 # -- who gets which ----------------------------------------------------------------------------
@@ -139,6 +160,12 @@ def test_a_page_is_answered_to_loopback_names_only(client: FlaskClient) -> None:
         ({"asOf": "soon", "bundle": {}}, 422, "asOf must be a day"),
         ({"asOf": "2026-01-01", "bundle": []}, 422, "bundle has no Patient"),
         ({"asOf": "2026-01-01", "bundle": {"entry": [5, {"resource": 5}]}}, 422, "no Patient"),
+        ({"asOf": "2026-01-01", "bundle": {}, "orders": 5}, 422, "orders: Expected"),
+        ({"asOf": "2026-01-01", "bundle": {}, "orders": [{}]}, 422, "orders: Object missing"),
+        (ordered("patient-view", []), 422, "orders[0].hook must be one of order-select"),
+        (ordered("order-sign", [{"resource": {"id": "x"}}]), 422, "a resource with an id"),
+        (ordered("order-sign", [5]), 422, "a resource with an id"),
+        (ordered("order-sign", 5), 422, "a resource with an id"),
     ],
     ids=lambda x: str(x)[:30],
 )
@@ -184,6 +211,53 @@ def test_a_file_of_any_bytes_is_answered_as_the_service_would(client: FlaskClien
         assert answer.status_code == called.status_code
 
 
+@pytest.mark.parametrize(
+    ("sent", "said"),
+    [
+        (b'{"a": "\xc3\xa4\xff"}', "Line 1, column 9: not a character of UTF-8."),
+        (b'{\n"a": 1,\n\xff}', "Line 3, column 1: not a character of UTF-8."),
+        (b"{\n\n  x", "Line 3, column 3: "),
+        (b"", "Nothing was pasted"),
+    ],
+)
+def test_a_text_that_is_no_json_is_refused_with_the_place(
+    client: FlaskClient, sent: bytes, said: str
+) -> None:
+    html = fire(client, file=(BytesIO(sent), "x.json")).get_data(as_text=True)
+    assert said in unescape(html.split('role="alert"')[1].split("</section>")[0])
+
+
+def test_a_hook_that_nobody_answers_is_refused_unless_a_service_is_chosen(
+    client: FlaskClient,
+) -> None:
+    body = request(LOW) | {"hook": "patient-greet"}
+    answer = fire(client, body)
+    alert = answer.get_data(as_text=True).split('role="alert"')[1].split("</section>")[0]
+    assert answer.status_code == 422 and "Not fired" in alert
+    assert "hook is none of patient-view, order-select, order-sign" in alert
+    chosen = fire(client, body, service="alp-review").get_data(as_text=True)
+    assert "hook must be patient-view" in chosen
+
+
+def test_of_a_file_and_a_pasted_text_it_is_said_which_was_taken(client: FlaskClient) -> None:
+    sent = json.dumps(request(LOW)).encode()
+    html = fire(client, "{}", file=(BytesIO(sent), "x.json")).get_data(as_text=True)
+    assert 'data-topic="lowAlpPersistent"' in html
+    assert "the file was taken" in status_of(html)
+    pasted = unescape(html.split('<textarea id="pasted"')[1].split(">\n", 1)[1].split("<")[0])
+    assert pasted == sent.decode()
+    for alone in (fire(client, request(LOW)), fire(client, file=(BytesIO(sent), "x.json"))):
+        assert "the file was taken" not in alone.get_data(as_text=True)
+
+
+def test_the_icon_that_browsers_ask_for_is_no_error_on_the_open_server(
+    client: FlaskClient,
+) -> None:
+    assert (client.get("/favicon.ico").status_code, client.get("/favicon.ico").data) == (204, b"")
+    closed = create_app(Settings(), now=now).test_client()
+    assert closed.get("/favicon.ico").status_code == 404
+
+
 def test_a_body_over_the_limit_is_413() -> None:
     client = create_app(Settings(open=True, max_body_bytes=2000), now=now).test_client()
     answer = fire(client, {"x": "x" * 2000})
@@ -207,6 +281,184 @@ def test_a_service_that_is_chosen_is_called_whatever_the_hook(client: FlaskClien
     answer = fire(client, request(LOW), service="antiresorptive-safety-sign")
     assert answer.status_code == 422
     assert "hook must be order-sign" in answer.get_data(as_text=True)
+
+
+# -- what is taken along -----------------------------------------------------------------------
+
+
+def saved(client: FlaskClient, body: Json) -> Json:
+    found: Json = json.loads(fire(client, body, save="fixture").data)
+    return found
+
+
+def test_of_several_drafts_the_selected_ones_are_what_is_ordered(client: FlaskClient) -> None:
+    body = selecting(draft(1), draft(2), selections=["MedicationRequest/d2"])
+    del body["context"]["draftOrders"]["entry"][0]["fullUrl"]
+    fixture = saved(client, body)
+    [order] = fixture["orders"]
+    assert [x["resource"]["id"] for x in order["draftOrders"]["entry"]] == ["d2"]
+    assert "d1" in [x["resource"].get("id") for x in fixture["bundle"]["entry"]]
+
+
+@pytest.mark.parametrize("change", ["context", "draftOrders", "entry", "id"])
+def test_what_was_refused_is_saved_as_far_as_it_goes(client: FlaskClient, change: str) -> None:
+    body = signing(draft(1))
+    context = body["context"]
+    if change == "context":
+        body["context"] = 5
+    elif change == "draftOrders":
+        context["draftOrders"] = "x"
+    elif change == "entry":
+        context["draftOrders"]["entry"] = {"resource": 5}
+    else:
+        del context["draftOrders"]["entry"][0]["resource"]["id"]
+    [order] = saved(client, body)["orders"]
+    found = [x["resource"]["id"] for x in order["draftOrders"]["entry"]]
+    assert found == (["draft-1"] if change == "id" else [])
+
+
+# -- whose call it was --------------------------------------------------------------------------
+
+
+def facts(html: str) -> dict[str, str]:
+    """What stands in the row of facts over an answer."""
+    row = html.split('<dl class="facts">')[1].split("</dl>")[0]
+    pairs = [x.split("</dt><dd>") for x in row.split("<dt>")[1:]]
+    return {name: re.sub(r"<[^>]+>", "", said).strip() for name, said in pairs}
+
+
+def sent_by(html: str) -> str:
+    return unescape(html.split('<textarea id="request"')[1].split(">\n", 1)[1].split("<")[0])
+
+
+def test_a_fixture_patient_is_named_with_age_sex_and_story(keeping: FlaskClient) -> None:
+    html = keeping.get(FIRED, headers=HTML).get_data(as_text=True)
+    [chart] = [x for x in load_patients(fixtures_dir() / "patients", TODAY) if x.rank == 1]
+    assert facts(html)["Patient"] == "low-alp-persistent"
+    sex = chart.patient["gender"]
+    assert re.fullmatch(rf"\d\d years, {sex}", facts(html)["Age and sex"])
+    assert unescape(html.split('<p class="story">')[1].split("</p>")[0]) == chart.story
+    path = FIRED.replace("alp-review", "antiresorptive-safety-sign")
+    html = keeping.get(path, headers=HTML).get_data(as_text=True)
+    assert chart.orders[1].says in unescape(html.split('<p class="story">')[1].split("</p>")[0])
+
+
+def test_a_request_that_is_fired_again_is_still_the_stored_patient(keeping: FlaskClient) -> None:
+    html = keeping.get(FIRED, headers=HTML).get_data(as_text=True)
+    again = {"patient": "low-alp-persistent", "service": "alp-review"}
+    html = fire(keeping, **again, request=sent_by(html)).get_data(as_text=True)
+    assert facts(html)["Patient"] == "low-alp-persistent"
+    assert "/what-if?patient=low-alp-persistent" in html and "sandbox.cds-hooks.org" in html
+
+
+def test_an_edited_request_is_said_to_be_edited_and_leads_to_no_other_chart(
+    keeping: FlaskClient,
+) -> None:
+    html = keeping.get(FIRED, headers=HTML).get_data(as_text=True)
+    edited = re.sub(r'"gender": "\w+"', '"gender": "other"', sent_by(html))
+    again = {"patient": "low-alp-persistent", "service": "alp-review"}
+    html = fire(keeping, **again, request=edited).get_data(as_text=True)
+    assert facts(html)["Patient"] == "low-alp-persistent, edited"
+    assert facts(html)["Age and sex"].endswith("other")
+    assert "/what-if?patient" not in html and "sandbox.cds-hooks.org" not in html
+    assert "The request was edited." in html and '<p class="story">' not in html
+
+
+def test_pasted_data_is_nobody_stored(keeping: FlaskClient) -> None:
+    html = fire(keeping, request(LOW)).get_data(as_text=True)
+    assert "Patient" not in facts(html) and re.fullmatch(
+        r"68 years, female", facts(html)["Age and sex"]
+    )
+    assert "/what-if?patient" not in html
+    assert "not a chart that was pasted" in html and "cds-service demo" not in html
+
+
+@pytest.mark.parametrize(
+    ("born", "said"),
+    [
+        ("2026-11-24", "0 days"),
+        ("2026-11-23", "1 day"),
+        ("2026-09-20", "2 months"),
+        ("2025-05-25", "17 months"),
+        ("2024-11-24", "2 years"),
+        ("1979", "46 or 47 years"),
+        ("1979-11", "46 or 47 years"),
+        ("1979-08", "47 years"),
+        ("2026", "0 years"),
+        ("2027-01-01", ""),
+        ("soon", ""),
+        (5, ""),
+    ],
+)
+def test_the_age_is_said_as_it_is_asked_of_a_patient(
+    client: FlaskClient, born: object, said: str
+) -> None:
+    body = request(LOW)
+    body["prefetch"]["patient"]["birthDate"] = born
+    html = fire(client, body).get_data(as_text=True)
+    assert facts(html)["Age and sex"] == ", ".join(filter(None, [said, "female"]))
+
+
+# -- silence -----------------------------------------------------------------------------------
+
+NOTHING = "No card: the chart was looked at, and there is nothing to say."
+NO_ORDER = "No card: no order was read in this request, so none was looked at."
+
+
+def silence(html: str) -> list[str]:
+    """What stands in the panel in place of cards."""
+    said = html.split('<div class="none">')[1].split("</div>")[0]
+    return [unescape(x.partition("</p>")[0]) for x in said.split("<p>")[1:]]
+
+
+def test_silence_over_data_that_cannot_be_used_is_no_all_clear(client: FlaskClient) -> None:
+    path = "/?patient=alp-unknown-unit&service=alp-review"
+    said = silence(client.get(path, headers=HTML).get_data(as_text=True))
+    assert NOTHING not in said
+    [line] = [x for x in said if "no all-clear" in x]
+    assert re.match(r"No card, and that is no all-clear: (1 topic lacks|\d+ topics lack) ", line)
+
+
+def test_a_topic_that_is_off_lacks_nothing() -> None:
+    codes = json.loads(
+        create_app(Settings(), now=now).test_client().get("/topics?format=json").data
+    )
+    off: dict[str, Mode] = {x["code"]: "off" for x in codes["topics"]}
+    client = create_app(Settings(open=True, topic_modes=off), now=now).test_client()
+    path = "/?patient=alp-unknown-unit&service=alp-review"
+    assert "no all-clear" not in client.get(path, headers=HTML).get_data(as_text=True)
+
+
+@pytest.mark.parametrize(
+    ("exchange", "is_read"),
+    [
+        ("order-select-dstu2", False),
+        ("order-sign-another-patient", False),
+        ("order-select-sandbox-tab-again", False),
+        ("order-select-sandbox-imaging", True),
+    ],
+)
+def test_a_hook_of_orders_says_when_no_order_was_read(
+    client: FlaskClient, exchange: str, is_read: bool
+) -> None:
+    body = (fixtures_dir() / "exchanges" / exchange / "request.json").read_text()
+    said = silence(fire(client, body).get_data(as_text=True))
+    assert (NO_ORDER in said, NOTHING in said) == (not is_read, is_read)
+
+
+def test_an_order_hook_of_a_chart_without_an_order_says_so(client: FlaskClient) -> None:
+    path = "/?patient=extreme-alp&service=antiresorptive-safety-sign"
+    assert NO_ORDER in silence(client.get(path, headers=HTML).get_data(as_text=True))
+
+
+def test_silence_over_a_chart_that_was_read_says_so_plainly(client: FlaskClient) -> None:
+    path = "/?patient=cancer-normal-alp&service=antiresorptive-safety-sign"
+    assert silence(client.get(path, headers=HTML).get_data(as_text=True)) == [NOTHING]
+
+
+def test_what_was_refused_is_not_called_unanswered(client: FlaskClient) -> None:
+    html = fire(client, request(LOW) | {"context": {}}).get_data(as_text=True)
+    assert silence(html) == ["Refused, so no cards."]
 
 
 # -- a Bundle ----------------------------------------------------------------------------------
@@ -261,11 +513,91 @@ def test_feedback_that_the_service_refuses_is_said(keeping: FlaskClient) -> None
     page = keeping.get(FIRED, headers=HTML).get_data(as_text=True)
     [value] = buttons(page, "override")
     card = value.split()[0]
-    comment = {f"comment-{card}": "x" * 5000}
+    comment = {f"comment-{card}": "x" * 5000, f"reason-{card}": "later"}
     answer = fire(keeping, json.dumps(request(LOW)), override=value, **comment)
     assert "The feedback was not taken: The feedback breaks CDS Hooks" in answer.get_data(
         as_text=True
     )
+
+
+def set_aside(client: FlaskClient, path: str, **fields: str) -> str:
+    """The page after the first card of a page was set aside; `reason` is what was chosen."""
+    page = client.get(path, headers=HTML).get_data(as_text=True)
+    [value] = buttons(page, "override")
+    chosen = {f"reason-{value.split()[0]}": x for x in fields.values()}
+    again = {"request": sent_by(page), "service": "alp-review", "override": value, **chosen}
+    return fire(client, **again).get_data(as_text=True)
+
+
+def status_of(html: str) -> str:
+    return unescape(html.split('role="status">')[1].split("</div>")[0])
+
+
+EXTREME = "/?patient=extreme-alp&service=alp-review"
+
+
+def test_no_reason_is_chosen_before_somebody_does(keeping: FlaskClient) -> None:
+    page = keeping.get(EXTREME, headers=HTML).get_data(as_text=True)
+    options = page.split('<select id="reason-')[1].split("</select>")[0].split("<option ")[1:]
+    assert options[0].startswith('value="">choose a reason<')
+    assert "no reason given" in options[-1] and "selected" not in "".join(options)
+
+
+@pytest.mark.parametrize("fields", [{}, {"reason": ""}])
+def test_a_card_is_not_set_aside_by_a_single_click(
+    keeping: FlaskClient, fields: dict[str, str]
+) -> None:
+    html = set_aside(keeping, EXTREME, **fields)
+    assert "choose a reason" in status_of(html)
+    assert '<article class="card warning" data-topic="extremeAlp">' in html
+
+
+def test_an_override_without_a_reason_is_sent_only_when_it_is_chosen(
+    keeping: FlaskClient, tmp_path: Path
+) -> None:
+    said = status_of(set_aside(keeping, EXTREME, reason="no-reason-given"))
+    assert "Feedback taken: overridden" in said and "is shown as before" in said
+    with Store(f"sqlite:///{tmp_path}/store.sqlite").reading() as connection:
+        kept = connection.execute(select(FEEDBACK.c.outcome, FEEDBACK.c.reason)).all()
+    assert [tuple(x) for x in kept] == [("overridden", "")]
+
+
+def test_a_card_that_is_set_aside_names_by_title_what_it_still_holds_back(
+    keeping: FlaskClient,
+) -> None:
+    html = set_aside(keeping, EXTREME, reason="later")
+    said = status_of(html)
+    assert "is silent now" in said and "It still holds back “" in said
+    shown = unescape(html.split('id="why"')[1].split('id="exchange"')[0])
+    assert "held back by “" in shown
+    reasons = [x.split("</span>")[0] for x in shown.split('<span class="reason">')[1:]]
+    assert [x for x in [said, *reasons] if "extremeAlp" in x] == []
+
+
+def test_what_holds_a_card_back_is_listed_and_can_be_forgotten(keeping: FlaskClient) -> None:
+    html = set_aside(keeping, EXTREME, reason="later")
+    listed = unescape(html.split('id="aside"')[1].split("</ul>")[0])
+    assert re.search(r"<b>.+</b>: Set aside with \"Remind me later\"; silent until ", listed)
+    other = set_aside(keeping, FIRED, reason="later")
+    again = {"request": sent_by(html), "service": "alp-review", "forget": "overrides"}
+    html = fire(keeping, **again).get_data(as_text=True)
+    assert "Forgotten: what was set aside for this patient (1 override)." in status_of(html)
+    assert '<article class="card warning" data-topic="extremeAlp">' in html
+    assert 'id="aside"' not in html and 'id="aside"' in other
+    assert 'id="aside"' in keeping.get(FIRED, headers=HTML).get_data(as_text=True)
+
+
+def test_where_nothing_is_remembered_nothing_can_be_forgotten(client: FlaskClient) -> None:
+    html = fire(client, request(LOW), forget="overrides").get_data(as_text=True)
+    assert "(0 overrides)" in status_of(html)
+    assert "Set aside for this patient" not in html
+
+
+def test_what_cannot_be_forgotten_is_said_to_be_so(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/missing/store.sqlite"
+    settings = Settings(open=True, store_url=url, patient_secret=b"x" * 32)
+    answer = fire(create_app(settings, now=now).test_client(), request(LOW), forget="overrides")
+    assert status_of(answer.get_data(as_text=True)).count("Nothing was forgotten: The store") == 1
 
 
 @pytest.mark.parametrize("value", [" ", "x", "x y z", "<script>", "x" * 500])

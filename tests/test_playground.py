@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 import requests
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Locator, Page
 
 from cds_service.fhir_endpoint import load_patients
 from tests.browser import Seen, is_too_wide, kept_out, opened
@@ -109,6 +109,51 @@ def test_a_verdict_opens_to_questions_limits_and_the_resource_behind_them(page: 
     topic.get_by_role("link", name=re.compile("Observation.")).first.click()
     shown = page.locator("pre:focus")
     assert json.loads(shown.inner_text())["resourceType"] == "Observation"
+    place = shown.get_attribute("id")
+    page.locator("details.resource", has=shown).get_by_role("link", name="Back").click()
+    focused = page.locator(":focus")
+    assert focused.get_attribute("href") == f"#{place}"
+    assert focused.bounding_box() is not None
+
+
+def test_what_is_behind_a_question_is_shown_once_in_a_topic(page: Page) -> None:
+    page.goto(FIRED)
+    for number in range(page.locator(".topic").count()):
+        topic = page.locator(".topic").nth(number)
+        shown = in_full(topic)
+        assert len(shown) == len(set(shown))
+        for link in topic.locator("a.above").all():
+            place = (link.get_attribute("href") or "")[1:]
+            line = link.locator("xpath=..").text_content() or ""
+            first = topic.locator(f"[id='{place}']").text_content() or ""
+            assert line.replace("shown above", "").split() == first.split()
+            assert topic.locator(f"li:has(> .asked > [href='#{place}']) > ul").count() == 0
+    topic = page.locator("[data-topic=lowAlpPersistent].topic")
+    assert topic.locator("a.above").count() > 0
+    topic.locator("summary").first.click()
+    [box] = [x for x in [topic.bounding_box()] if x is not None]
+    assert box["height"] < 7000
+
+
+def in_full(topic: Locator) -> list[str]:
+    """Each question of a topic that is shown with what is behind it, without its places."""
+    found: list[str] = topic.locator(".asked[id]").evaluate_all(
+        "all => all.map(x => x.parentElement.innerHTML)"
+    )
+    return [re.sub(r'(id|href)="#?asked-[^"]+"', "", x) for x in found]
+
+
+def test_the_question_that_decided_stands_first(page: Page) -> None:
+    page.goto("/?patient=mild-single-rise&service=alp-review")
+    topic = page.locator("[data-topic=raisedAlpSourceUnknown].topic")
+    topic.locator("summary").first.click()
+    asked = topic.locator(".asked")
+    assert "Is the ALP raised: clearly, or for weeks?" in asked.first.inner_text()
+    assert topic.locator(".decided .asked").first.inner_text() == asked.first.inner_text()
+    assert "Decided here" in topic.inner_text()
+    fired = page.goto(FIRED)
+    assert fired is not None and fired.ok
+    assert page.locator("[data-verdict=fired] .decided").count() == 0
 
 
 def test_a_silent_topic_says_what_would_have_to_differ(page: Page) -> None:
@@ -176,6 +221,9 @@ def test_a_file_that_is_dropped_is_fired_at_once(page: Page) -> None:
     ("text", "status", "said"),
     [
         ("{nonsense", "400", "The body is not JSON."),
+        ('{"hook":\n nonsense', "400", "Line 2, column 2: Expecting value."),
+        ("{}", "", "hook is none of patient-view, order-select, order-sign"),
+        ('{"hook": "patient-wiew"}', "", "hook is none of"),
         (json.dumps({"hook": "patient-view"}), "422", "hookInstance"),
         (json.dumps(request(LOW) | {"hook": "order-sign"}), "422", "draftOrders"),
         (json.dumps({"resourceType": "Bundle", "type": "collection"}), "", "no Patient"),
@@ -229,6 +277,16 @@ def test_a_card_that_is_overridden_is_silent_in_the_next_answer(page: Page) -> N
     assert cards(page) == []
 
 
+def test_the_browser_asks_for_a_reason_where_one_is_needed(page: Page) -> None:
+    page.goto("/?patient=extreme-alp&service=alp-review")
+    page.get_by_role("button", name="Override").click()
+    assert page.evaluate("document.activeElement.matches('.override select')")
+    assert page.get_by_role("status").count() == 0
+    page.get_by_role("button", name="Fire this").click()
+    assert urlsplit(page.url).query == ""
+    assert cards(page) == CHARTS["extreme-alp"]["expect"]
+
+
 def test_a_suggestion_that_is_accepted_is_reported(page: Page) -> None:
     page.goto(FIRED)
     page.get_by_role("button", name="Accept: Order PLP").click()
@@ -269,6 +327,33 @@ def test_a_saved_fixture_gets_the_same_cards_when_it_is_dropped_back(
     page.set_input_files("#file", file)
     page.locator("#own").get_by_role("button", name="Fire").click()
     assert cards(page) == CHARTS[PERSISTENT]["expect"]
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_saved_fixture_of_an_order_holds_the_order_and_fires_the_same(
+    page: Page, tmp_path: Path, number: int
+) -> None:
+    owed = CHARTS[PERSISTENT]["orders"][number]
+    page.goto("/")
+    page.get_by_role("link", name=f"{owed['hook']} of {PERSISTENT}", exact=True).click()
+    sent = json.loads(page.input_value("#request"))
+    with page.expect_download() as saved:
+        page.get_by_role("button", name="Save as fixture").click()
+    file = tmp_path / saved.value.suggested_filename
+    saved.value.save_as(file)
+    [fixture] = load_patients(tmp_path, TODAY)
+    assert fixture.expect == tuple(CHARTS[PERSISTENT]["expect"])
+    [order] = fixture.orders
+    assert (order.hook, order.expect) == (owed["hook"], tuple(owed["expect"]))
+    page.goto("/")
+    page.set_input_files("#file", file)
+    page.locator("#own").get_by_role("button", name="Fire").click()
+    assert cards(page) == owed["expect"]
+    again = json.loads(page.input_value("#request"))
+    assert again["hook"] == owed["hook"]
+    drafts, selected = again["context"]["draftOrders"], again["context"].get("selections")
+    assert drafts["entry"][0]["resource"] == sent["context"]["draftOrders"]["entry"][0]["resource"]
+    assert selected == sent["context"].get("selections")
 
 
 def test_the_curl_command_gets_the_same_cards(browser: Browser, server: Running) -> None:
@@ -312,12 +397,69 @@ def test_no_page_keeps_anybody_out(page: Page, path: str) -> None:
     assert kept_out(page) == []
 
 
-@pytest.mark.parametrize("path", ["/", FIRED])
-def test_a_small_screen_is_not_scrolled_sideways(page: Page, path: str) -> None:
-    page.set_viewport_size({"width": 320, "height": 600})
+@pytest.mark.parametrize("width", [320, 360])
+@pytest.mark.parametrize("path", ["/", FIRED, "/topics"])
+def test_a_small_screen_is_not_scrolled_sideways(page: Page, path: str, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 600})
     page.goto(path)
     page.eval_on_selector_all("details", "all => all.forEach(x => { x.open = true; })")
     assert not is_too_wide(page)
+
+
+def test_the_caption_of_the_patients_is_as_wide_as_a_small_screen(page: Page) -> None:
+    page.set_viewport_size({"width": 360, "height": 600})
+    page.goto("/")
+    box = page.locator(".patients caption").bounding_box()
+    assert box is not None and box["width"] > 250
+
+
+def is_answer_in_sight(page: Page) -> bool:
+    found: bool = page.locator("#answer").evaluate(
+        "x => x.getBoundingClientRect().top >= 0 && x.getBoundingClientRect().bottom <= innerHeight"
+    )
+    return found
+
+
+@pytest.mark.parametrize("way", ["form", "list", "own", "again"])
+def test_the_answer_is_in_sight_once_a_hook_was_fired(page: Page, way: str) -> None:
+    page.set_viewport_size({"width": 420, "height": 700})
+    page.emulate_media(reduced_motion="reduce")
+    page.goto("/")
+    if way == "own":
+        fill(page, "#pasted", json.dumps(request(LOW)))
+        page.locator("#own").get_by_role("button", name="Fire").click()
+    elif way == "list":
+        name = f"patient-view of {PERSISTENT}"
+        page.get_by_role("link", name=name, exact=True).click()
+    else:
+        page.locator("form[method=get] button").click()
+    if way == "again":
+        page.get_by_role("button", name="Fire this").click()
+    page.locator("#answer").wait_for()
+    assert is_answer_in_sight(page)
+
+
+def test_what_is_printed_is_whole_and_without_forms(page: Page) -> None:
+    page.goto(FIRED)
+    page.emulate_media(media="print")
+    for hidden in ("#choose", "#pasted", "#request", "button"):
+        assert not page.locator(hidden).first.is_visible(), hidden
+    topic = page.locator(".topic[data-verdict=fired]")
+    assert topic.locator(".asked").first.is_visible()
+    assert not page.locator(".topic[data-verdict=not-met] .asked").first.is_visible()
+    for whole in ("#curl", "#response"):
+        assert page.locator(whole).is_visible(), whole
+        cut = "x => x.scrollHeight > x.clientHeight + 1 || x.scrollWidth > x.clientWidth + 1"
+        assert not page.locator(whole).evaluate(cut), whole
+
+
+def test_what_was_closed_is_closed_again_after_printing(page: Page) -> None:
+    page.goto(FIRED)
+    is_open = "document.querySelector('.topic[data-verdict=fired]').open"
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.evaluate(is_open) is True
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert page.evaluate(is_open) is False
 
 
 def tab_to(page: Page, what: str) -> None:
@@ -348,6 +490,8 @@ def test_the_keyboard_alone_fires_opens_and_overrides(page: Page) -> None:
     assert page.locator(".topic").first.locator(".asked").first.is_visible()
     page.locator("body").press("Home")
     page.evaluate("document.activeElement.blur()")
+    tab_to(page, ".override select")
+    page.keyboard.type("Remind")
     tab_to(page, "button[name=override]")
     page.keyboard.press("Enter")
     page.get_by_role("status").wait_for()
