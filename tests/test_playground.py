@@ -162,7 +162,7 @@ def test_a_silent_topic_says_what_would_have_to_differ(page: Page) -> None:
     topic.locator("summary").first.click()
     said = topic.locator(".differs").inner_text()
     assert "“Is the ALP raised: clearly, or for weeks?” would have to be yes; it is no." in said
-    assert re.search(r"above its upper limit\? yes \(\S+ 150 IU/L, limits 40 to 129, ", said)
+    assert re.search(r"above its upper limit\? yes \(\S+ ALP 150 IU/L, limits 40 to 129, ", said)
     assert "compared with" in said
 
 
