@@ -285,7 +285,8 @@ def _limits(content: Content) -> Iterator[Limit]:
     for file, about, rows in folders:
         for name, row in rows.items():
             about = row.about or about
-            yield Limit(name, row, about, file, here[name])
+            if name in here:  # else there is no service that could use it
+                yield Limit(name, row, about, file, here[name])
 
 
 def _number(text: str) -> Decimal | str:
