@@ -67,7 +67,8 @@ def fill(page: Page, field: str, text: str) -> None:
 def paste(page: Page, text: str) -> None:
     page.goto("/")
     fill(page, "#pasted", text)
-    page.locator("#own").get_by_role("button", name="Fire").click()
+    with page.expect_navigation():
+        page.locator("#own").get_by_role("button", name="Fire").click()
 
 
 # -- firing ------------------------------------------------------------------------------------
@@ -83,7 +84,8 @@ def test_every_fixture_patient_is_fired_and_shows_the_cards_it_is_owed(page: Pag
             [service] = [x for x in services if x.endswith(f"({hook})")]
             page.select_option("#patient", name)
             page.select_option("#service", label=service)
-            page.locator("form[method=get] button").click()
+            with page.expect_navigation():
+                page.locator("form[method=get] button").click()
             assert cards(page) == list(expected), f"{name}, {hook}"
             assert set(page.locator(".check").all_inner_texts()) == {"holds"}, name
             assert page.locator(".topic[data-verdict=fired]").count() == len(expected)
@@ -253,7 +255,8 @@ def test_a_request_can_be_changed_and_fired_again(page: Page) -> None:
     page.goto(FIRED)
     changed = re.sub(r'"value": 2[0-9]\b', '"value": 70', page.input_value("#request"))
     fill(page, "#request", changed)
-    page.get_by_role("button", name="Fire this").click()
+    with page.expect_navigation():
+        page.get_by_role("button", name="Fire this").click()
     assert "lowAlpPersistent warning" not in cards(page)
 
 
@@ -262,7 +265,8 @@ def test_a_request_can_be_changed_and_fired_again(page: Page) -> None:
 
 def override(page: Page, reason: str) -> None:
     page.get_by_label("Override, because").select_option(label=reason)
-    page.get_by_role("button", name="Override").click()
+    with page.expect_navigation():
+        page.get_by_role("button", name="Override").click()
 
 
 def test_a_card_that_is_overridden_is_silent_in_the_next_answer(page: Page) -> None:
@@ -282,7 +286,8 @@ def test_the_browser_asks_for_a_reason_where_one_is_needed(page: Page) -> None:
     page.get_by_role("button", name="Override").click()
     assert page.evaluate("document.activeElement.matches('.override select')")
     assert page.get_by_role("status").count() == 0
-    page.get_by_role("button", name="Fire this").click()
+    with page.expect_navigation():
+        page.get_by_role("button", name="Fire this").click()
     assert urlsplit(page.url).query == ""
     assert cards(page) == CHARTS["extreme-alp"]["expect"]
 
