@@ -17,7 +17,7 @@ from cds_service.audit import STDOUT, AuditFile
 from cds_service.clients import is_loopback, read_clients
 from cds_service.config import Settings, migrations_dir
 from cds_service.errors import CannotServe, StoreDown
-from cds_service.store import Store
+from cds_service.store import SCHEMA, Store
 
 _STORE, _SECRET = "CDS_STORE", "CDS_PATIENT_SECRET_FILE"
 
@@ -103,14 +103,17 @@ def _make_private(file: Path) -> None:
 
 
 def _prepare_store(url: str) -> None:
-    """Brings a SQLite store up to date: it is this server's own. Others may be shared with servers
-    of another version, and are migrated by who looks after them.
+    """Makes a SQLite store, or brings it up to date: it is this server's own. Others may be shared
+    with servers of another version, and are migrated by who looks after them.
     """
     store = Store(url)
     try:
         if store.is_sqlite:
             _make_private(Path(url.removeprefix("sqlite:///")))
-            Apart(partial(store.migrate, migrations_dir())).wait()
+            if not store.schema():
+                store.create()
+            elif store.schema() != SCHEMA:
+                Apart(partial(store.migrate, migrations_dir())).wait()
         store.check()
     except StoreDown as error:
         raise CannotServe(f"CDS_STORE: {store.where}: {error.diagnostics}") from None

@@ -19,6 +19,7 @@ from sqlalchemy import (
     Index,
     Integer,
     MetaData,
+    String,
     Table,
     Text,
     UniqueConstraint,
@@ -41,6 +42,8 @@ CONNECT_SECONDS = 3
 SILENT_MILLISECONDS = 10_000  # how long PostgreSQL may leave what was sent without a sign
 
 TABLES = MetaData()
+# As alembic makes it, which writes down there how far its migrations have come.
+VERSION = Table("alembic_version", MetaData(), Column("version_num", String(32), primary_key=True))
 
 
 def _text(name: str, **more: Any) -> "Column[str]":
@@ -175,6 +178,16 @@ class Store:
             return (
                 connection.execute(text("select version_num from alembic_version")).scalar() or ""
             )
+
+    def create(self) -> None:
+        """Makes the tables of an empty store, as all migrations together would; raises
+        StoreDown. Another server may have made them in between.
+        """
+        with self.writing() as connection:
+            if not inspect(connection).has_table("alembic_version"):
+                TABLES.create_all(connection)
+                VERSION.create(connection)
+                connection.execute(VERSION.insert(), {"version_num": SCHEMA})
 
     def migrate(self, scripts: Path) -> None:
         """Brings the schema up to date; `scripts` is the folder of migrations."""

@@ -49,6 +49,32 @@ def test_the_migrations_make_the_tables_that_the_code_writes(store: Store) -> No
     store.check()
 
 
+def test_a_store_that_is_created_is_one_that_was_migrated(databases: Databases) -> None:
+    with opened(databases.empty()) as created, opened(databases.empty()) as migrated:
+        created.create()
+        created.create()  # as a second server that started beside the first
+        migrated.migrate(migrations_dir())
+        assert _tables(created) == _tables(migrated)
+        created.check()
+        created.migrate(migrations_dir())
+        created.check()
+
+
+def _tables(store: Store) -> dict[str, object]:
+    with store.reading() as connection:
+        found = inspect(connection)
+        return {
+            name: (
+                [{**x, "type": str(x["type"])} for x in found.get_columns(name)],
+                found.get_pk_constraint(name)["constrained_columns"],
+                sorted(map(str, found.get_indexes(name))),
+                sorted(map(str, found.get_unique_constraints(name))),
+                sorted(map(str, found.get_foreign_keys(name))),
+            )
+            for name in sorted(found.get_table_names())
+        }
+
+
 def test_migrating_again_changes_nothing(store: Store) -> None:
     assert store.use_token("https://ehr.example", "t1", 1)
     store.migrate(migrations_dir())
