@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cache
 from threading import Semaphore
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from uuid import uuid4
 
@@ -51,9 +51,12 @@ from cds_service.metrics import CONTENT_TYPE, Metrics
 from cds_service.observing import Observing, Readiness
 from cds_service.open_pages import add_open_pages, prefers_html
 from cds_service.overrides import Overrides
+from cds_service.page_headers import HTML, TO_READ
 from cds_service.rates import Limits, address_of
 from cds_service.store import Store
-from cds_service.topic_pages import HEADERS, HTML, Page, Pages, rendered
+
+if TYPE_CHECKING:
+    from cds_service.topic_pages import Page, Pages
 
 JSON = "application/json"
 AT_ONCE = 8  # calls, once their body is there; more would only compete for the interpreter
@@ -415,8 +418,10 @@ def _body(limit: int) -> bytes:
 
 def _add_topics(app: Flask, content: Content, prefix: str) -> None:
     @cache
-    def pages() -> Pages:
+    def pages() -> "Pages":
         """All pages, rendered for the first who asks: that takes longer than the start."""
+        from cds_service.topic_pages import rendered
+
         return rendered(content, prefix)
 
     @app.get("/topics")
@@ -432,15 +437,15 @@ def _add_topics(app: Flask, content: Content, prefix: str) -> None:
 
     @app.get("/static/topics.css")
     def style() -> Response:
-        return Response(pages().style, mimetype="text/css", headers=HEADERS)
+        return Response(pages().style, mimetype="text/css", headers=TO_READ)
 
 
-def _page(page: Page) -> Response:
+def _page(page: "Page") -> Response:
     """The page as HTML, or as JSON where that is asked for or preferred."""
     preferred = request.accept_mimetypes.best_match((HTML, JSON), default=HTML)
     as_json = preferred == JSON or request.args.get("format") == "json"
     body, mimetype = (page.json, JSON) if as_json else (page.html, HTML)
-    return Response(body, mimetype=mimetype, headers={**HEADERS, "Vary": "Accept"})
+    return Response(body, mimetype=mimetype, headers={**TO_READ, "Vary": "Accept"})
 
 
 def _add_health(app: Flask, content: Content, readiness: Readiness | None) -> None:

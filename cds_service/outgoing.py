@@ -2,25 +2,28 @@
 workers start.
 """
 
+from collections.abc import Mapping
+from pathlib import Path
+
 from fhir.resources.R4B.activitydefinition import ActivityDefinition
 from fhir.resources.R4B.servicerequest import ServiceRequest
 from fhir.resources.R4B.valueset import ValueSet
 from pydantic import ValidationError
 
-from cds_service.content import Content
 from cds_service.errors import ContentError
+from cds_service.orders import OrderTemplate
 
 
-def check_outgoing(content: Content) -> None:
-    """Raises ContentError for an order template or value set, or a draft made from one, that is not
-    valid FHIR R4.
+def check_outgoing(folder: Path, orders: Mapping[str, OrderTemplate]) -> None:
+    """Raises ContentError for an order template or value set of a content folder, or a draft made
+    from one, that is not valid FHIR R4.
     """
-    shared = content.folder / "shared"
+    shared = folder / "shared"
     for path in sorted((shared / "orders").glob("*.json")):
         _check(f"shared/orders/{path.name}", ActivityDefinition, path.read_bytes())
     for path in sorted((shared / "valuesets").glob("*.json")):
         _check(f"shared/valuesets/{path.name}", ValueSet, path.read_bytes())
-    for name, template in content.orders.items():
+    for name, template in orders.items():
         draft = template.draft("draft", "patient", "encounter", 1, 1)
         try:
             ServiceRequest.model_validate(draft)

@@ -19,21 +19,6 @@ from cds_service.topics import topic_list
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt
 
-_POLICY = (
-    "default-src 'none'",
-    *(f"{kind}-src 'self'" for kind in ("style", "script", "img", "connect")),
-    "form-action 'self'",
-    "base-uri 'none'",
-    "frame-ancestors 'none'",
-)
-# Of a page with a form: without a referrer a browser says "Origin: null" of it, as of a stranger's.
-HEADERS = {
-    "Content-Security-Policy": "; ".join(_POLICY),
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "same-origin",
-    "Cache-Control": "no-store",
-    "Vary": "Accept",
-}
 NO_REASON = "no-reason-given"  # what is chosen to send an override without a reason
 _NOT_IN_CARDS = (
     *("code", "fence", "heading", "hr", "html_block", "html_inline", "image", "lheading"),

@@ -91,6 +91,9 @@ def run(
     _content = content
     claim = _claimed(host, port)
     os.environ.update(environ)
+    # What was read stays: the collector of a worker need not look at it, nor copy its pages so.
+    gc.freeze()
+    gc.enable()
     with counted_together():
         exposed = _exposed(metrics_address)
         try:

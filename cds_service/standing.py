@@ -7,7 +7,6 @@ import secrets
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from urllib.parse import urlsplit
@@ -113,7 +112,7 @@ def _prepare_store(url: str) -> None:
             if not store.schema():
                 store.create()
             elif store.schema() != SCHEMA:
-                Apart(partial(store.migrate, migrations_dir())).wait()
+                Apart(lambda _: store.migrate(migrations_dir())).wait()
         store.check()
     except StoreDown as error:
         raise CannotServe(f"CDS_STORE: {store.where}: {error.diagnostics}") from None

@@ -19,20 +19,6 @@ from cds_service.topic_shape import Number, Published, SetUsed
 from cds_service.topics import topic_list, topic_pages
 
 _HERE = Path(__file__).resolve().parent
-_POLICY = (
-    "default-src 'none'",
-    "style-src 'self'",
-    "img-src 'self'",
-    "base-uri 'none'",
-    "form-action 'none'",
-    "frame-ancestors 'none'",
-)
-HEADERS: Mapping[str, str] = {
-    "Content-Security-Policy": "; ".join(_POLICY),
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-}
-HTML = "text/html"
 _SYSTEMS = {
     LOINC: "LOINC",
     SNOMED: "SNOMED CT",

@@ -351,7 +351,8 @@ def test_what_is_not_valid_fhir_is_refused_before_it_is_sent(
 ) -> None:
     edit(folder, FILES[name], old, new)
     with pytest.raises(ContentError) as refused:
-        check_outgoing(load_content(folder))
+        content = load_content(folder)
+        check_outgoing(content.folder, content.orders)
     assert refused.value.file == FILES[name]
 
 

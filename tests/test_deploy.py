@@ -18,6 +18,7 @@ import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
 import requests
 import yaml
+from click import Context
 
 from cds_service.cli import group
 from cds_service.clients import read_clients
@@ -341,7 +342,8 @@ def test_the_settings_of_the_unit_are_settings_and_hold_all_that_is_needed() -> 
 def test_a_unit_runs_a_command_that_there_is(unit: str) -> None:
     text = (SYSTEMD / unit).read_text("utf-8")
     [(name, arguments)] = re.findall(r"^ExecStart=\S+/cds-service (\w+) (.+)$", text, re.MULTILINE)
-    command = group.commands[name]
+    command = group.get_command(Context(group), name)
+    assert command is not None
     command.make_context(name, shlex.split(arguments), resilient_parsing=True)
     known = {x for option in command.params for x in option.opts}
     assert {x for x in arguments.split() if x.startswith("--")} <= known

@@ -29,7 +29,8 @@ ORDER = (
     *("content_references", "content"),
     *("site", "loading", "overrides", "evaluation", "cards", "issued", "feedback", "call_record"),
     *("explanation", "axes", "trend", "answering", "discovery", "invariants"),
-    *("rule_code", "rule_questions", "topic_shape", "topic_reading", "topics", "topic_pages"),
+    *("rule_code", "rule_questions", "topic_shape", "topic_reading", "topics", "page_headers"),
+    "topic_pages",
     *("trend_limits", "trend_drawing"),
     *(
         "openapi",
@@ -53,8 +54,10 @@ ORDER = (
     ),
     *("site_toml", "fixture_calls", "what_if", "what_if_page"),
     *("checking", "outgoing", "terminal_text", "dot_plot", "terminal", "report"),
-    *("open_pages", "app", "serving", "apart", "standing", "in_force", "demonstration"),
-    *("minting", "cli", "__main__"),
+    *("playground_forms", "open_pages", "app", "serving"),
+    *("apart", "standing", "in_force", "demonstration", "minting"),
+    *("command_options", "serve_command", "demo_command", "request_commands"),
+    *("content_commands", "store_commands", "token_commands", "cli", "__main__"),
 )
 
 
@@ -118,16 +121,28 @@ def test_clinical_python_breaks_no_law_of_the_loader(path: Path) -> None:
 @pytest.mark.parametrize(
     ("library", "where"),
     [
-        ("flask", {"app", "open_pages", "serving"}),
+        ("flask", {"app", "open_pages", "playground_forms", "serving"}),
         ("werkzeug", {"app"}),
         ("granian", {"serving"}),
         ("requests", {"client_keys", "fhir_client", "demonstration"}),
         ("jwt", {"auth", "jwks", "minting"}),
         ("fhir", {"outgoing"}),
-        ("click", {"cli"}),
+        (
+            "click",
+            {
+                *("cli", "command_options", "serve_command", "demo_command", "request_commands"),
+                *("content_commands", "store_commands", "token_commands"),
+            },
+        ),
         ("jinja2", {"topic_pages"}),
         ("markdown_it", {"playground_page"}),
-        ("rich", {"cli", "demonstration", "dot_plot", "terminal", "terminal_text"}),
+        (
+            "rich",
+            {
+                *("demonstration", "dot_plot", "terminal", "terminal_text"),
+                *("content_commands", "demo_command", "request_commands"),
+            },
+        ),
     ],
 )
 def test_a_library_is_known_in_its_place_only(library: str, where: set[str]) -> None:

@@ -151,7 +151,7 @@ def test_a_server_without_workers_is_refused(option: str) -> None:
 def test_an_address_that_cannot_be_served_is_one_sentence() -> None:
     held = free_port()
     code = (
-        "from cds_service.cli import main, serve; import cds_service.serving as s, sys;"
+        "from cds_service.cli import main; import cds_service.serving as s, sys;"
         "s.LOOPBACK = (*s.LOOPBACK, '192.0.2.1');"
         f"sys.argv = ['x', 'serve', '--open', '--host', '192.0.2.1', '--port', '{held}']; main()"
     )
