@@ -89,6 +89,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
 	  PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore \
 	  $(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@$(BIN)/python -m compileall -q cds_service hooks # where Python keeps no bytecode, each start would
 	@pwd -P > $(STAMP)
 
 # What the server is measured against has needs of its own, which are not ours.

@@ -1,12 +1,12 @@
 """A service call from bytes to answer: the cards, or why there are which."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, cast
 from zoneinfo import ZoneInfo
 
 import msgspec
+from msgspec import Struct
 
 from cds_service.call_record import CallRecord, CardGiven, RecordedFetcher, TopicOutcome
 from cds_service.cards import Cards, CardWriter
@@ -34,8 +34,7 @@ from cds_service.prefetch import Fetcher, Unsettled, settle, undeclared_line
 from cds_service.trend import Trend, trends
 
 
-@dataclass(frozen=True, slots=True)
-class Answering:
+class Answering(Struct, frozen=True):
     """Answers calls with one content; `now` is the clock, `fetcher` None where nothing may be
     fetched, `public_url` where the pages of the topics lie ("": nobody can tell), `issued` where
     answers are noted and `overrides` what was set aside (None: nothing is remembered).

@@ -33,7 +33,7 @@ class Apart:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         there.close()
 
-    def tell(self, *what: Any) -> None:
+    def tell(self, what: Any) -> None:
         """Tells the work what it may wait for."""
         with suppress(BrokenPipeError):  # it has ended: `wait` says why
             self._here.send(what)

@@ -6,10 +6,11 @@ import json
 import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from cds_service.content import Content
 from cds_service.openapi import document
@@ -46,8 +47,7 @@ _RULES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Shape:
+class Shape(Struct, frozen=True):
     """What a value is: its type in pieces, each with the schema that it names (""), what else is
     asked of it, and what it means.
     """
@@ -58,8 +58,7 @@ class Shape:
     members: tuple["Member", ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
+class Member(Struct, frozen=True):
     """A member of an object, or of the objects in it, by its path."""
 
     path: str
@@ -67,16 +66,14 @@ class Member:
     shape: Shape
 
 
-@dataclass(frozen=True, slots=True)
-class Body:
+class Body(Struct, frozen=True):
     """What is sent, or answered, as any of these media types."""
 
     media_types: tuple[str, ...]
     shape: Shape
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Struct, frozen=True):
     """What may come back with a status."""
 
     status: str
@@ -85,8 +82,7 @@ class Answer:
     bodies: tuple[Body, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Example:
+class Example(Struct, frozen=True):
     """A whole exchange that this server is tested with; `says` tells what it shows, `file` where a
     clone has it ("": made of another).
     """
@@ -98,8 +94,7 @@ class Example:
     answered: str
 
 
-@dataclass(frozen=True, slots=True)
-class Operation:
+class Operation(Struct, frozen=True):
     """A method of a path."""
 
     method: str

@@ -6,9 +6,11 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import NamedTuple
+
+import msgspec
+from msgspec import Struct
 
 from cds_service.clients import ANYBODY, Caller
 from cds_service.errors import CdsError, NotAuthenticated, StoreDown, TooOften
@@ -52,8 +54,7 @@ class KeySettled(NamedTuple):
     why: str
 
 
-@dataclass(slots=True)
-class CallRecord:
+class CallRecord(Struct):
     """What is known of one request so far; `service` is "" where it asks none of ours, `call` None
     until its body is read, `status` 0 until it is answered.
 
@@ -68,7 +69,7 @@ class CallRecord:
     route: str = ""
     peer: str = ""
     service: str = ""
-    at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    at: datetime = msgspec.field(default_factory=lambda: datetime.now(UTC))
     caller: Caller = ANYBODY
     call: Call | None = None
     as_of: str = ""
@@ -83,12 +84,12 @@ class CallRecord:
     refused: str = ""
     refused_for: str = ""
     limited: str = ""
-    store_failures: list[str] = field(default_factory=list)
-    fetch_failures: list[str] = field(default_factory=list)
-    fetches: list[float] = field(default_factory=list)
-    seconds: dict[str, float] = field(default_factory=dict)
+    store_failures: list[str] = msgspec.field(default_factory=list)
+    fetch_failures: list[str] = msgspec.field(default_factory=list)
+    fetches: list[float] = msgspec.field(default_factory=list)
+    seconds: dict[str, float] = msgspec.field(default_factory=dict)
     ends: float = math.inf
-    _began: float = field(default_factory=time.perf_counter)
+    _began: float = msgspec.field(default_factory=time.perf_counter)
 
     def left(self) -> float:
         """The seconds that are left for an answer, never less than 0."""
@@ -134,8 +135,7 @@ class CallRecord:
         return "cards" if self.cards else "none"
 
 
-@dataclass(frozen=True, slots=True)
-class RecordedFetcher:
+class RecordedFetcher(Struct, frozen=True):
     """A fetcher that notes in a record what it took and what failed."""
 
     fetcher: Fetcher

@@ -6,7 +6,6 @@ escaped.
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 from unicodedata import category
 from urllib.parse import urlsplit
@@ -136,8 +135,7 @@ def escaped(text: str) -> str:
     return line.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
 
 
-@dataclass(frozen=True, slots=True)
-class CardWriter:
+class CardWriter(Struct, frozen=True):
     """Writes the cards of one review; `new_id` gives each card and suggestion its uuid, and
     `public_url` is where the pages of the topics lie ("": nobody can tell).
     """

@@ -3,11 +3,12 @@ moves.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from typing import Any
 
 import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
 
 from cds_service.answering import Answering
 from cds_service.content import Content, Family
@@ -25,8 +26,7 @@ from cds_service.vignettes import (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class CardShown:
+class CardShown(Struct, frozen=True):
     """One card as it is compared: its topic and indicator, and the codes of the orders it suggests.
 
     A code is written bare when it is LOINC's, else as system|code; several of one order joined
@@ -41,8 +41,7 @@ class CardShown:
         return f"{self.topic} {self.indicator}"
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Struct, frozen=True):
     """What a vignette came to: the cards, and each difference from what its row says."""
 
     vignette: Vignette
@@ -88,8 +87,7 @@ def explanations_of(content: Content, vignette_id: str) -> list[dict[str, Any]]:
     return [x.explanation() for x in cases]
 
 
-@dataclass(frozen=True, slots=True)
-class _Case:
+class _Case(Struct, frozen=True):
     """One vignette as a call of a service."""
 
     content: Content
@@ -207,8 +205,7 @@ def listed(cards: tuple[CardShown, ...], none: str = "none") -> str:
 # -- what a site moves -------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Moved:
+class Moved(Struct, frozen=True):
     """A vignette that a site's settings move, and what changes, in few words."""
 
     vignette: Vignette

@@ -6,12 +6,12 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 from threading import Condition, Thread
 
 import requests
+from msgspec import Struct
 from requests.adapters import HTTPAdapter
 from urllib3.exceptions import HTTPError
 
@@ -27,8 +27,7 @@ _ASKED = {"Accept": "application/json", "Accept-Encoding": "identity"}
 log = logging.getLogger("cds_service")
 
 
-@dataclass(frozen=True, slots=True)
-class Ways:
+class Ways(Struct, frozen=True):
     """How this machine reaches others: authorities to trust instead of the public ones, a proxy."""
 
     ca_bundle: Path | None = None

@@ -26,8 +26,7 @@ _BASE = re.compile(r"https://[^/\s?#@]+(/(?!\.{1,2}(/|\Z))[^/\s?#\\]*)*\Z")
 _URL = re.compile(r"https?://[^/\s?#@]+(/[^\s?#]*)?(\?[^\s#]*)?\Z")
 
 
-@dataclass(frozen=True, slots=True)
-class FhirServer:
+class FhirServer(Struct, frozen=True):
     """A FHIR server that may be read for a client: its base URL, the networks that its name may
     resolve to beside public ones, and the client id under which we are registered there ("": any).
     """

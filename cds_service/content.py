@@ -4,9 +4,10 @@ checked.
 
 import importlib.metadata
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from cds_service.content_files import (
     CardFile,
@@ -29,8 +30,7 @@ from cds_service.results import MeasureOf
 from cds_service.rules import Rule
 
 
-@dataclass(frozen=True, slots=True)
-class Topic:
+class Topic(Struct, frozen=True):
     """A rule and its card."""
 
     code: str
@@ -39,8 +39,7 @@ class Topic:
     rank: int
 
 
-@dataclass(frozen=True, slots=True)
-class Override:
+class Override(Struct, frozen=True):
     """One thing a site changed: what, from which shipped value, to which."""
 
     key: str
@@ -48,8 +47,7 @@ class Override:
     here: str
 
 
-@dataclass(frozen=True, slots=True)
-class VignetteCodes:
+class VignetteCodes(Struct, frozen=True):
     """The system and code that the charts of vignettes carry for each name of a result or an
     order, whatever the value sets and orders say.
     """
@@ -58,8 +56,7 @@ class VignetteCodes:
     orders: Mapping[str, tuple[str, str]]
 
 
-@dataclass(frozen=True, slots=True)
-class Family:
+class Family(Struct, frozen=True):
     """One folder of the content: its services and everything they share."""
 
     name: str
@@ -78,8 +75,7 @@ class Family:
     repeats: Repeats | None
 
 
-@dataclass(frozen=True, slots=True)
-class LinePlan:
+class LinePlan(Struct, frozen=True):
     """A limit to be drawn: what makes it of a number, and why it is not drawn above the line before
     it on days of other limits.
     """
@@ -89,8 +85,7 @@ class LinePlan:
     note: str
 
 
-@dataclass(frozen=True, slots=True)
-class PanelPlan:
+class PanelPlan(Struct, frozen=True):
     """A measure to be drawn: what judges its numbers (None: the report, else age and sex), the
     limits to draw, the days on which other limits hold, and what judges a number of such a day as
     on any other (None for both: there are no such days).
@@ -103,8 +98,7 @@ class PanelPlan:
     outside: Callable[[Any, Any], Any] | None
 
 
-@dataclass(frozen=True, slots=True)
-class LanePlan:
+class LanePlan(Struct, frozen=True):
     """Drugs or problems to be drawn beneath, by their sets, with the titles of these; the day of a
     record's last dose and the last one on which it may act (None: as recorded).
     """
@@ -117,8 +111,7 @@ class LanePlan:
     acts_until: Callable[[Any, Any], int | None] | None
 
 
-@dataclass(frozen=True, slots=True)
-class TrendPlan:
+class TrendPlan(Struct, frozen=True):
     """What the picture of a patient's results shows."""
 
     title: str
@@ -126,8 +119,7 @@ class TrendPlan:
     lanes: tuple[LanePlan, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Content:
+class Content(Struct, frozen=True):
     """All that was loaded, whole: a server that runs has one of these."""
 
     folder: Path

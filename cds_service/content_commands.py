@@ -56,7 +56,7 @@ def show_config(is_open: bool, as_json: bool, modes: dict[str, Mode]) -> None:
 def check(folder: Path | None, explained: str | None, modes: dict[str, Mode]) -> None:
     """Check a content folder and run its vignettes; with a site file, list those it moves."""
     from cds_service.checking import moved_by_site, run_vignettes
-    from cds_service.outgoing import check_outgoing
+    from cds_service.outgoing import check_drafts, check_files
 
     settings = read_settings()
     folder, modes = folder or settings.hooks_dir, asked(settings, modes)
@@ -66,7 +66,8 @@ def check(folder: Path | None, explained: str | None, modes: dict[str, Mode]) ->
         _explain_vignette(here, explained)
         return
     shipped = load_content(folder)
-    check_outgoing(shipped.folder, shipped.orders)
+    check_files(shipped.folder)
+    check_drafts(shipped.orders)
     outcomes = list(run_vignettes(shipped))
     failed = [x for x in outcomes if x.differences]
     for outcome in failed:

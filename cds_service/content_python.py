@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from msgspec import Struct
+
 from cds_service.errors import ContentError
 
 _SET_NAME = re.compile(r"(obs|cond|med|proc|text|img)-[a-z0-9-]+\Z")
@@ -26,17 +28,18 @@ _NAMED_FIRST = {
 @dataclass(frozen=True, slots=True, eq=False)
 class Source:
     """One Python file of the content; `file` is relative to the folder, `nodes` are all of its
-    tree. Two are the same only when they are one object.
+    tree but for what only says whether a name is read. Two are the same only when they are one
+    object.
     """
 
     file: str
     module: str
     text: str
     nodes: tuple[ast.AST, ...]
+    calls: tuple[ast.Call, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Named:
+class Named(Struct, frozen=True):
     """One name in a file of the content: of a set, a limit, a remark and so on, and the words given
     to it.
     """
@@ -65,8 +68,23 @@ def _source(path: Path, file: Path) -> Source:
 
 @lru_cache(maxsize=256)  # `check` with a site file, and every test, loads the same text again
 def _parsed(file: Path, text: str) -> Source:
-    nodes = tuple(ast.walk(ast.parse(text)))
-    return Source(file.as_posix(), ".".join(file.with_suffix("").parts), text, nodes)
+    nodes = _nodes_of(ast.parse(text))
+    module = ".".join(file.with_suffix("").parts)
+    calls = tuple(x for x in nodes if isinstance(x, ast.Call))
+    return Source(file.as_posix(), module, text, nodes, calls)
+
+
+def _nodes_of(tree: ast.AST) -> tuple[ast.AST, ...]:
+    """What ast.walk gives, in its order, without the contexts of names, a third of all."""
+    nodes = [tree]
+    for node in nodes:
+        for name in node._fields:
+            child = getattr(node, name, None)
+            if isinstance(child, list):
+                nodes += [x for x in child if isinstance(x, ast.AST)]
+            elif isinstance(child, ast.AST) and not isinstance(child, ast.expr_context):
+                nodes.append(child)
+    return tuple(nodes)
 
 
 def names_in(sources: Iterable[Source]) -> Iterator[Named]:
@@ -81,8 +99,9 @@ def _named_in(source: Source) -> tuple[Named, ...]:
     for node in source.nodes:
         if (named := named_by(node, source.file)) is not None:
             found.append(named)
-        if isinstance(node, ast.Call) and _method(node) == "settled":
-            found += _kinds_of_data(node, source.file)
+    for call in source.calls:
+        if _method(call) == "settled":
+            found += _kinds_of_data(call, source.file)
     return tuple(found)
 
 
@@ -140,8 +159,7 @@ def literals(node: ast.AST | None) -> tuple[str, ...]:
 # -- what rules answer -------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class AdviceGiven:
+class AdviceGiven(Struct, frozen=True):
     """One place where a rule answers: the topic and the variants it names, as far as they are
     written out, and whether the orders are its own choice.
     """
@@ -157,8 +175,8 @@ class AdviceGiven:
 def advice_in(sources: Iterable[Source]) -> Iterator[AdviceGiven]:
     """Every Advice of the content whose topic is written out."""
     for source in sources:
-        for node in source.nodes:
-            if isinstance(node, ast.Call) and _is_advice(node.func):
+        for node in source.calls:
+            if _is_advice(node.func):
                 topic, variant = _argument(node, 0, "topic"), _argument(node, 1, "variant")
                 for name in literals(topic):
                     yield AdviceGiven(

@@ -2,16 +2,16 @@
 
 import re
 from calendar import monthrange
-from dataclasses import dataclass
 from datetime import date
 from functools import lru_cache
+
+from msgspec import Struct
 
 LONGEST_KEPT = 40  # of a text that is kept: what is longer is no date that would come again
 _FHIR_DATE = re.compile(r"([0-9]{4})(?:-([0-9]{2})(?:-([0-9]{2})(T\S*)?)?)?\Z")
 
 
-@dataclass(frozen=True, slots=True)
-class Moment:
+class Moment(Struct, frozen=True):
     """The days a FHIR date can mean, as proleptic ordinals, with the clock time as printed ("" when
     none).
     """

@@ -3,7 +3,6 @@ and whether there is more.
 """
 
 from collections import Counter
-from dataclasses import dataclass, field
 from typing import Literal
 
 import msgspec
@@ -75,17 +74,16 @@ _outcome = msgspec.json.Decoder(_Outcome)
 _ERRORS = frozenset({"error", "fatal"})
 
 
-@dataclass(slots=True)
-class Delivery:
+class Delivery(Struct):
     """What one prefetch value or fetched page held; `entries` counts what was meant as data,
     `refused` says that a server reported an error in place of some.
     """
 
     kind: Literal["nothing", "error", "resource", "bundle", "other"]
-    resources: list[tuple[str, Resource]] = field(default_factory=list)
-    notes: list[Note] = field(default_factory=list)
+    resources: list[tuple[str, Resource]] = msgspec.field(default_factory=list)
+    notes: list[Note] = msgspec.field(default_factory=list)
     more: bool = False
-    unread: Counter[str] = field(default_factory=Counter)
+    unread: Counter[str] = msgspec.field(default_factory=Counter)
     entries: int = 0
     refused: bool = False
 

@@ -7,11 +7,11 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import requests
+from msgspec import Struct
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -63,8 +63,7 @@ def _wait_until_bound(process: "subprocess.Popen[str]") -> None:
     sys.exit(process.wait())
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Struct, frozen=True):
     """What one firing of a hook was answered with; `ordering` is None when the chart was opened."""
 
     patient: FixturePatient

@@ -1,11 +1,11 @@
 """A series of results as text: a row per value, placed beside the limits it was judged by."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import partial
 from re import match
 from typing import Any
 
+from msgspec import Struct
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
@@ -20,8 +20,7 @@ WIDEST_TEXT = 24
 MOST_DATES = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Marks:
+class Marks(Struct, frozen=True):
     """What a plot is drawn with."""
 
     used: str
@@ -61,8 +60,7 @@ def dot_plot(series: Json, marks: Marks, most: int) -> Iterator[RenderableType]:
         yield Line(0, f"{older} older not shown", "dim")
 
 
-@dataclass(frozen=True, slots=True)
-class _Point:
+class _Point(Struct, frozen=True):
     """A value as sent, and its number on the axis, None without a place there."""
 
     date: str
@@ -115,8 +113,7 @@ def _limits(low: float | None, high: float | None, source: str) -> str:
     return f"{text} ({source})" if source else text
 
 
-@dataclass(frozen=True, slots=True)
-class _Fitted:
+class _Fitted(Struct, frozen=True):
     """Text drawn as wide as its column comes out."""
 
     draw: Callable[[int], str]
@@ -145,8 +142,7 @@ def _rows(points: list[_Point], marks: Marks, common: str) -> Table:
     return table
 
 
-@dataclass(frozen=True, slots=True)
-class _Axis:
+class _Axis(Struct, frozen=True):
     """A linear axis; the outermost columns are for what lies beyond its ends."""
 
     first: float

@@ -4,9 +4,9 @@ order-sign is about every draft, order-select about those selected; the others a
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
-from msgspec import Raw
+import msgspec
+from msgspec import Raw, Struct
 
 from cds_service.deliveries import deliver
 from cds_service.errors import BrokenRequest
@@ -23,15 +23,14 @@ WHERE = "context.draftOrders"
 ORDER_TYPES = (MedicationRequest, ServiceRequest)
 
 
-@dataclass(slots=True)
-class Drafts:
+class Drafts(Struct):
     """What a context drafts: `chosen` are the orders that the call is about, `beside` is all else
     of the Bundle that we read.
     """
 
-    chosen: list[Resource] = field(default_factory=list)
-    beside: list[Resource] = field(default_factory=list)
-    notes: list[Note] = field(default_factory=list)
+    chosen: list[Resource] = msgspec.field(default_factory=list)
+    beside: list[Resource] = msgspec.field(default_factory=list)
+    notes: list[Note] = msgspec.field(default_factory=list)
 
 
 def drafts_of(context: HookContext) -> Drafts | None:

@@ -2,9 +2,10 @@
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
+
+from msgspec import Struct
 
 from cds_service.dates import Moment, parse_date
 from cds_service.quantity import Quantity, finite_number
@@ -153,8 +154,7 @@ class Problem(Entry):
         return not codes_of(resource.verification_status) & NEVER_TRUE
 
 
-@dataclass(frozen=True, slots=True)
-class Medicine:
+class Medicine(Struct, frozen=True):
     """What a record or a draft says the drug is: the sets it belongs to, what the chart calls it
     ("": nothing), and what it was identified by.
     """

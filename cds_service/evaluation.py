@@ -3,7 +3,9 @@ cards.
 """
 
 from collections.abc import Callable, Mapping, Sequence, Set
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from cds_service.content import Family, Topic
 from cds_service.content_files import Hold, Service
@@ -17,8 +19,7 @@ DONE_OR_ORDERED = "done-or-ordered"
 MOST_CARDS = "most-cards"
 
 
-@dataclass(frozen=True, slots=True)
-class Review:
+class Review(Struct, frozen=True):
     """All verdicts of one call, in order of precedence, and the facts they rest on;
     `overrides_read` is False where nobody could tell what was set aside.
     """

@@ -5,9 +5,10 @@ An empty answer is a fact only when its source was answered; otherwise it is unk
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from decimal import Decimal
 from types import MappingProxyType
+
+from msgspec import Struct
 
 from cds_service.dates import Moment, as_text, completed_years, parse_date
 from cds_service.entries import (
@@ -76,8 +77,7 @@ class Limits:
         raise AttributeError(f"no limit is named {name}")
 
 
-@dataclass(frozen=True, slots=True)
-class Interval:
+class Interval(Struct, frozen=True):
     """A fallback reference interval: ages in days (half open), and the sex it is for; None is no
     limit on that side.
     """
@@ -89,8 +89,7 @@ class Interval:
     high: Quantity | None
 
 
-@dataclass(frozen=True, slots=True)
-class OrderRule:
+class OrderRule(Struct, frozen=True):
     """When a test counts as done: any of these combinations of sets, inside the window (None:
     ever).
     """
@@ -103,8 +102,7 @@ class OrderRule:
     orderable: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Knowledge:
+class Knowledge(Struct, frozen=True):
     """The content that questions rest on."""
 
     terminology: Terminology

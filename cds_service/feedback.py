@@ -7,7 +7,6 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -81,8 +80,7 @@ class FeedbackTaken(Struct):
 # -- reading -----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Heard:
+class Heard(Struct, frozen=True):
     """One item that was checked; `suggestions` is ("",) for a card that was set aside."""
 
     card: str
@@ -209,8 +207,7 @@ _KEY = ("card", "suggestion", "outcome", "outcome_at")
 _COPIED = ("patient", "topic", "asked_by", "evidence")
 
 
-@dataclass(frozen=True, slots=True)
-class Feedback:
+class Feedback(Struct, frozen=True):
     """Takes feedback into the store; it is on disk when that is said."""
 
     store: Store

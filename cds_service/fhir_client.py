@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from contextvars import ContextVar
-from dataclasses import dataclass
 from http.client import HTTPException
 from http.cookiejar import DefaultCookiePolicy
 from pathlib import Path
@@ -23,6 +22,7 @@ from urllib.parse import unquote, urljoin, urlsplit
 
 import msgspec
 import requests
+from msgspec import Struct
 from requests.adapters import HTTPAdapter
 from urllib3 import HTTPConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
@@ -37,8 +37,7 @@ _ENCODINGS = {"", "identity", "gzip", "x-gzip"}
 _TOKEN = re.compile(r"[\x21-\x7e]+")
 
 
-@dataclass(frozen=True, slots=True)
-class Fetched:
+class Fetched(Struct, frozen=True):
     """What one query brought; `why` is empty when answered, and never holds a URL, id or token."""
 
     state: Literal["answered", "failed", "incomplete"]

@@ -1,9 +1,9 @@
 """The fixture patients as calls of our services; a FHIR server in memory holds them."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 
 import msgspec
+from msgspec import Struct
 
 from cds_service.chart_requests import hook_request
 from cds_service.clients import Caller
@@ -14,8 +14,7 @@ from cds_service.fhir_endpoint import FhirEndpoint, FixturePatient
 _BASE = "https://fixtures.example/fhir"  # never called
 
 
-@dataclass(frozen=True, slots=True)
-class FixtureCall:
+class FixtureCall(Struct, frozen=True):
     """One firing of a hook for a fixture patient; `says` is what its file says about it."""
 
     patient: str

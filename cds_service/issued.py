@@ -14,6 +14,7 @@ from typing import Any
 from uuid import uuid4
 
 import msgspec
+from msgspec import Struct
 from sqlalchemy import Connection
 
 from cds_service.cards import Card, Cards
@@ -41,8 +42,7 @@ _Row = dict[str, Any]
 _Chart = tuple[str, str, str, str]  # the key of a tally
 
 
-@dataclass(frozen=True, slots=True)
-class Answered:
+class Answered(Struct, frozen=True):
     """One call that was answered: whose, when, and with what."""
 
     caller: Caller

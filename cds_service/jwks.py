@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, cast
 
 import msgspec
@@ -11,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from jwt import PyJWK, PyJWTError
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 from jwt.utils import base64url_encode
+from msgspec import Struct
 
 PublicKey = EllipticCurvePublicKey | RSAPublicKey
 
@@ -30,8 +30,7 @@ PUBLISHED = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
+class Key(Struct, frozen=True):
     """A public key under its opaque id, and the algorithms that it may be used with."""
 
     kid: str
@@ -39,8 +38,7 @@ class Key:
     public: PublicKey
 
 
-@dataclass(frozen=True, slots=True)
-class KeySet:
+class KeySet(Struct, frozen=True):
     """The keys of a set that may sign; `refused` says of each other one why, in a few words."""
 
     keys: tuple[Key, ...]

@@ -5,8 +5,9 @@ whoever asks, whether the store can be written to.
 import logging
 import math
 import time
-from dataclasses import dataclass
 from threading import Lock
+
+from msgspec import Struct
 
 from cds_service.audit import AuditFile, event_of
 from cds_service.call_record import CallRecord
@@ -21,8 +22,7 @@ SECONDS_BETWEEN_WRITES = 1.0
 log = logging.getLogger("cds_service")
 
 
-@dataclass(frozen=True, slots=True)
-class Observing:
+class Observing(Struct, frozen=True):
     """Takes the records of one process's requests."""
 
     settings: Settings

@@ -3,16 +3,16 @@ nothing else.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from cds_service.dates import as_text
 from cds_service.errors import ContentError
 from cds_service.fhir_files import ActivityDefinitionFile
 
 
-@dataclass(frozen=True, slots=True)
-class OrderTemplate:
+class OrderTemplate(Struct, frozen=True):
     """One order we may suggest: the button's label and the coded test."""
 
     name: str

@@ -14,15 +14,19 @@ from cds_service.errors import ContentError
 from cds_service.orders import OrderTemplate
 
 
-def check_outgoing(folder: Path, orders: Mapping[str, OrderTemplate]) -> None:
-    """Raises ContentError for an order template or value set of a content folder, or a draft made
-    from one, that is not valid FHIR R4.
+def check_files(folder: Path) -> None:
+    """Raises ContentError for an order template or value set of a content folder that is not valid
+    FHIR R4.
     """
     shared = folder / "shared"
     for path in sorted((shared / "orders").glob("*.json")):
         _check(f"shared/orders/{path.name}", ActivityDefinition, path.read_bytes())
     for path in sorted((shared / "valuesets").glob("*.json")):
         _check(f"shared/valuesets/{path.name}", ValueSet, path.read_bytes())
+
+
+def check_drafts(orders: Mapping[str, OrderTemplate]) -> None:
+    """Raises ContentError for an order whose drafts would not be valid FHIR R4."""
     for name, template in orders.items():
         draft = template.draft("draft", "patient", "encounter", 1, 1)
         try:

@@ -5,7 +5,6 @@ new evidence; and one that the same user saw lately is not shown again.
 import hashlib
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
@@ -44,8 +43,7 @@ class Fingerprint(Struct, omit_defaults=True):
     problems: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Silenced:
+class Silenced(Struct, frozen=True):
     """One override on record; `asked_by` is whose it was, `began` milliseconds since 1970."""
 
     topic: str
@@ -99,8 +97,7 @@ def _finding(found: Any) -> str:
 # -- what holds a card back --------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(Struct, frozen=True):
     """Whose card it would be, and when: the keys under which the store knows client, patient and
     user, and milliseconds since 1970.
     """
@@ -117,8 +114,7 @@ _OF_THE_PATIENT = select(OVERRIDE).where(*_WHOSE).order_by(OVERRIDE.c.began.desc
 _FORGOTTEN = delete(OVERRIDE).where(*_WHOSE)
 
 
-@dataclass(frozen=True, slots=True)
-class Overrides:
+class Overrides(Struct, frozen=True):
     """Reads what was set aside; `secret` makes the keys of patients and users. Without
     `with_repeats` a card is shown to the same user as often as it is asked for.
     """

@@ -5,13 +5,15 @@ checks, times.
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import date
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 from unicodedata import category
 from urllib.parse import quote, urlencode
+
+import msgspec
+from msgspec import Struct
 
 from cds_service.chart_requests import bundle_request, fixture_request
 from cds_service.content import Content, Family
@@ -66,15 +68,14 @@ PHASES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Answered:
+class Answered(Struct, frozen=True):
     """What a call was answered with; `seconds` is how long each of its phases took."""
 
     status: int
     reason: str
     headers: tuple[tuple[str, str], ...]
     body: bytes
-    seconds: Mapping[str, float] = field(default_factory=dict)
+    seconds: Mapping[str, float] = msgspec.field(default_factory=dict)
 
     @property
     def json(self) -> Json:
@@ -83,8 +84,7 @@ class Answered:
         return found
 
 
-@dataclass(frozen=True, slots=True)
-class Chosen:
+class Chosen(Struct, frozen=True):
     """What is filled in on the form: a fixture patient's id, a service's id ("" for the one of the
     hook), and what was pasted.
     """
@@ -94,8 +94,7 @@ class Chosen:
     pasted: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class TopicSeen:
+class TopicSeen(Struct, frozen=True):
     """What became of a topic: its verdict as the explanation has it, the reason with titles for
     codes, and what would have to differ for it to fire.
     """
@@ -114,8 +113,7 @@ class TopicSeen:
         return str(self.found["verdict"])
 
 
-@dataclass(frozen=True, slots=True)
-class Fired:
+class Fired(Struct, frozen=True):
     """One call with its answer, and all that is shown of it; `silence` says what it means that
     there is no card.
     """

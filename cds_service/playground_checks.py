@@ -2,9 +2,10 @@
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from cds_service import openapi
 from cds_service.content import Content
@@ -21,8 +22,7 @@ LONGEST_FAULT = 200
 _JSON = "application/json"
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
+class Check(Struct, frozen=True):
     """What was held against what, and what is wrong; nothing where it is as it should be."""
 
     what: str

@@ -2,8 +2,10 @@
 
 import json
 from collections.abc import Container, Iterable
-from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
+from msgspec import Struct
 
 Json = dict[str, Any]
 
@@ -11,8 +13,7 @@ Json = dict[str, Any]
 _OF_ONE = ("data-missing", "data-unusable", "not-met", "not-applicable")
 
 
-@dataclass(frozen=True, slots=True)
-class QuestionShown:
+class QuestionShown(Struct, frozen=True):
     """A question as the explanation has it; `place` is its id on the page, `first` that of the same
     question further up, which has all that is behind it ("": it is here), `behind` what is shown
     behind it here.
@@ -24,8 +25,7 @@ class QuestionShown:
     behind: tuple["QuestionShown", ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Questions:
+class Questions(Struct, frozen=True):
     """What a topic asked: the question that decided, None where it was not one, and the others in
     the order asked.
     """
@@ -56,11 +56,10 @@ def decided_by(verdict: Json) -> Json | None:
     return found
 
 
-@dataclass(slots=True)
-class _Seen:
+class _Seen(Struct):
     topic: str
     compared: Container[str]
-    places: dict[str, str] = field(default_factory=dict)
+    places: dict[str, str] = msgspec.field(default_factory=dict)
 
     def all_of(self, asked: Iterable[Json]) -> tuple[QuestionShown, ...]:
         return tuple(self.shown(x) for x in asked)

@@ -5,11 +5,11 @@ live.
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
+from msgspec import Struct
 
 from cds_service.overrides import OVERRIDDEN
 from cds_service.playground import VERDICTS, Chosen, Fired, Playground, shown
@@ -48,8 +48,7 @@ def card_text(detail: str) -> Markup:
     return Markup(_markdown().render(detail))
 
 
-@dataclass(frozen=True, slots=True)
-class Shown:
+class Shown(Struct, frozen=True):
     """What is on the page beside the form: an answer or why there is none, and what became of
     feedback; `silent_because` says why there are no buttons for it, "" where there are.
     """

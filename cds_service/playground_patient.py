@@ -1,8 +1,9 @@
 """Whose call it is, as the page says it: one of the fixture patients, or whoever was sent."""
 
-from dataclasses import dataclass
 from datetime import date
 from typing import Any
+
+from msgspec import Struct
 
 from cds_service.dates import Moment, completed_years, parse_date
 from cds_service.fhir_endpoint import FixturePatient
@@ -14,8 +15,7 @@ _MONTHS_UP_TO = 2  # years of age
 _DAYS_UP_TO = 60
 
 
-@dataclass(frozen=True, slots=True)
-class PatientShown:
+class PatientShown(Struct, frozen=True):
     """`id` is a fixture patient's, "" for anybody else; `who` is age and sex, as far as they were
     sent; `story` is told of a fixture patient whose request was not changed.
     """

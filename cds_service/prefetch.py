@@ -9,11 +9,11 @@ import re
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeVar, cast
 from urllib.parse import quote
 
 import msgspec
+from msgspec import Struct
 
 from cds_service.clients import ANYBODY, Caller
 from cds_service.deliveries import Delivery, deliver
@@ -37,8 +37,7 @@ R = TypeVar("R", bound=Resource)
 State = Literal["answered", "failed", "incomplete", "absent"]
 
 
-@dataclass(frozen=True, slots=True)
-class PrefetchKey:
+class PrefetchKey(Struct, frozen=True):
     """One query we publish: its template, what it reads, and what it means when it is not
     answered.
     """
@@ -96,8 +95,7 @@ class KeyIndex:
         return frozenset(self._by_code.get((where, plain_code(where, code)), ()))
 
 
-@dataclass(slots=True)
-class Source:
+class Source(Struct):
     """What became of one key: its state, how it was had, how many resources it gave."""
 
     key: PrefetchKey
@@ -105,11 +103,10 @@ class Source:
     by: Literal["prefetch", "fetched", "inferred"] | None = None
     used: int = 0
     why: str = ""
-    skipped: list[Note] = field(default_factory=list)
+    skipped: list[Note] = msgspec.field(default_factory=list)
 
 
-@dataclass(slots=True)
-class Chart:
+class Chart(Struct):
     """The patient's resources by type, what belongs to somebody else, and the state of every key;
     `unasked` counts those of the patient's that no key asks for, by type.
 
@@ -118,14 +115,14 @@ class Chart:
     """
 
     patient: Patient | None = None
-    resources: dict[type[Resource], list[Resource]] = field(default_factory=dict)
-    foreign: list[Resource] = field(default_factory=list)
-    unread: Counter[str] = field(default_factory=Counter)
-    unasked: Counter[str] = field(default_factory=Counter)
-    sources: dict[str, Source] = field(default_factory=dict)
-    elsewhere: list[Note] = field(default_factory=list)
-    drafts: list[Resource] = field(default_factory=list)
-    beside: list[Resource] = field(default_factory=list)
+    resources: dict[type[Resource], list[Resource]] = msgspec.field(default_factory=dict)
+    foreign: list[Resource] = msgspec.field(default_factory=list)
+    unread: Counter[str] = msgspec.field(default_factory=Counter)
+    unasked: Counter[str] = msgspec.field(default_factory=Counter)
+    sources: dict[str, Source] = msgspec.field(default_factory=dict)
+    elsewhere: list[Note] = msgspec.field(default_factory=list)
+    drafts: list[Resource] = msgspec.field(default_factory=list)
+    beside: list[Resource] = msgspec.field(default_factory=list)
     drafted: list[Note] | None = None
 
     def of(self, kind: type[R]) -> list[R]:
@@ -327,14 +324,13 @@ def _grants(rights: str, needed: str) -> bool:
 _WORSE: dict[State, int] = {"absent": 0, "answered": 1, "incomplete": 2, "failed": 3}
 
 
-@dataclass(slots=True)
-class _Held:
+class _Held(Struct):
     """How many of the patient's resources in a delivery each key asks for, and whether any is the
     patient's, any somebody else's. Other people's for a required key show that it was asked.
     """
 
-    asked_for: Counter[str] = field(default_factory=Counter)
-    of_others: Counter[str] = field(default_factory=Counter)
+    asked_for: Counter[str] = msgspec.field(default_factory=Counter)
+    of_others: Counter[str] = msgspec.field(default_factory=Counter)
     own: bool = False
     foreign: bool = False
 

@@ -1,8 +1,9 @@
 """Numbers with units: a comparison answers yes, no, or None when a bound proves neither."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from decimal import Context, Decimal, DecimalException
+
+from msgspec import Struct
 
 MOST_DIGITS = 15  # more cannot survive a double, the type most EHRs send from
 MOST_EXPONENT = 15
@@ -15,8 +16,7 @@ class UnitMismatch(Exception):
     """
 
 
-@dataclass(frozen=True, slots=True)
-class Quantity:
+class Quantity(Struct, frozen=True):
     """A number in one unit; `comparator` ("<", "<=", ">", ">=") makes it a bound instead of a
     value.
     """

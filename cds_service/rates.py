@@ -5,9 +5,10 @@ import re
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address, ip_network
 from threading import Lock
+
+from msgspec import Struct
 
 from cds_service.addresses import Address, Network
 from cds_service.errors import TooOften
@@ -19,8 +20,7 @@ _RATE = re.compile(r"([1-9]\d{0,5})/(second|minute|hour)\Z")
 _WITH_PORT = re.compile(r"(?:\[(.+)\]|([\d.]+))(?::\d+)?\Z")
 
 
-@dataclass(frozen=True, slots=True)
-class Rate:
+class Rate(Struct, frozen=True):
     """So many calls in any second, minute or hour."""
 
     calls: int

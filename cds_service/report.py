@@ -7,7 +7,6 @@ No patient is in any of it. A card of which nothing was heard was not refused.
 import csv
 import io
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
@@ -34,8 +33,7 @@ _WHOSE = ("issuer", "tenant")
 _STEERS = ("=", "+", "-", "@", "\t", "\r")  # what makes a formula of a cell
 
 
-@dataclass(frozen=True, slots=True)
-class Days:
+class Days(Struct, frozen=True):
     """From one day to another, both included, in UTC; None: from the first, to the last."""
 
     first: date | None = None

@@ -9,7 +9,6 @@ noted.
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, Union
 
 import msgspec
@@ -255,8 +254,7 @@ READ_TYPES: dict[str, type[Resource]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Note:
+class Note(Struct, frozen=True):
     """What was odd: an element's path without any value, and what was done about it."""
 
     where: str

@@ -4,9 +4,10 @@ and orders a rule and all it calls name.
 
 import ast
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
+
+from msgspec import Struct
 
 from cds_service.content_python import is_patient, named_by
 from cds_service.evidence import unique
@@ -42,8 +43,7 @@ class Module:
 Definition: TypeAlias = tuple[Module, ast.AST]
 
 
-@dataclass(frozen=True, slots=True)
-class _Names:
+class _Names(Struct, frozen=True):
     """What one definition names, and the definitions that it names."""
 
     limits: tuple[str, ...]
@@ -53,8 +53,7 @@ class _Names:
     rests_on: tuple[Definition, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class RuleCode:
+class RuleCode(Struct, frozen=True):
     """One rule, and the names in it and in every definition of the content that it rests on.
 
     `asked_about` are the strings with which the patient is asked: measures among them; `listed` are

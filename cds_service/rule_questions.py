@@ -2,8 +2,10 @@
 
 import ast
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
 from typing import Literal
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from cds_service.content_python import is_limit, is_patient
 from cds_service.rule_code import Library, Module, RuleCode, strings_in, what_it_says
@@ -24,8 +26,7 @@ _FACTS: dict[str, tuple[Kind, str]] = {
 _TURNED: dict[Ends, Ends] = {"yes": "no", "no": "yes", "": ""}
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(Struct, frozen=True):
     """One question of a rule. `text` may hold {} for each of `names`: limits, sets or orders.
 
     `ends` is the answer that ends the rule, by itself only if `alone`; `goes_on` says that an
@@ -60,8 +61,7 @@ def _without_repeats(asked: Iterable[Asked]) -> Iterator[Asked]:
             yield one
 
 
-@dataclass(frozen=True, slots=True)
-class _Reading:
+class _Reading(Struct, frozen=True):
     """Reads the functions of one module; `like` says what a yes to an expression would mean."""
 
     library: Library

@@ -1,9 +1,11 @@
 """The words a rule answers in: Advice when it speaks, and the verdict of every topic."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Literal
+
+import msgspec
+from msgspec import Struct
 
 from cds_service.evidence import Record
 from cds_service.facts import Draft, Judged, PatientFacts, Report, Result
@@ -15,8 +17,7 @@ Indicator = Literal["info", "warning", "critical"]
 Filling = str | int | Decimal
 
 
-@dataclass(frozen=True, slots=True)
-class Named:
+class Named(Struct, frozen=True):
     """A result or report that is no number: shown by the title of a value set and its date, never
     by its words.
     """
@@ -25,8 +26,7 @@ class Named:
     entry: Result | Report
 
 
-@dataclass(frozen=True, slots=True)
-class Advice:
+class Advice(Struct, frozen=True):
     """One thing worth telling the clinician.
 
     `variant` picks the words of the topic's card; `consider` names order templates in order (none:
@@ -42,7 +42,7 @@ class Advice:
     topic: str
     variant: str
     consider: tuple[str, ...] | None = None
-    values: Mapping[str, Filling] = field(default_factory=dict)
+    values: Mapping[str, Filling] = msgspec.field(default_factory=dict)
     findings: Sequence[Judged | Named] = ()
     since: int | None = None
     again: tuple[str, ...] = ()
@@ -55,8 +55,7 @@ class Advice:
 Rule = Callable[[PatientFacts], Iterator[Advice]]
 
 
-@dataclass(slots=True)
-class Verdict:
+class Verdict(Struct):
     """What became of one topic: the outcome, what held it back (`by`), and the questions
     behind it; `fingerprint` is what an override of the card is compared with later, as JSON, and
     `held_because` the reason of one that holds it back, `until` the day on which that ends.

@@ -61,8 +61,9 @@ def serve(
     settings = read_settings()
     is_open = is_open or settings.open
     _refuse_to_serve_anybody(is_open, host, settings)
+    checked.tell(settings.hooks_dir)
     content = loaded(settings, modes)
-    checked.tell(content.folder, content.orders)
+    checked.tell(content.orders)
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     environ = _worker_settings(settings, url, modes, with_fixtures, page_size)
     # Until granian looks after signals: what is temporary ends with a server that is stopped.
@@ -89,9 +90,11 @@ def _refuse_to_serve_anybody(is_open: bool, host: str, settings: "Settings") -> 
 
 
 def _check_outgoing(told: Callable[[], Any]) -> None:
-    from cds_service.outgoing import check_outgoing
+    """Told the folder of the content, then its orders."""
+    from cds_service.outgoing import check_drafts, check_files
 
-    check_outgoing(*told())
+    check_files(told())
+    check_drafts(told())
 
 
 def _worker_settings(

@@ -4,10 +4,12 @@ value.
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from cds_service.content import Override, Topic
 from cds_service.content_files import SiteCoding, SiteFile
@@ -21,8 +23,7 @@ from cds_service.toml_files import bytes_of, parse_toml
 _LONGEST = {"d": 73_050, "a": 200}  # 200 years: dates end where calendars do
 
 
-@dataclass(frozen=True, slots=True)
-class SiteText:
+class SiteText(Struct, frozen=True):
     """A site file: its name, and what is written in it."""
 
     name: str

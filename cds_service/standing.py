@@ -6,10 +6,11 @@ import os
 import secrets
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from urllib.parse import urlsplit
+
+from msgspec import Struct
 
 from cds_service.apart import Apart
 from cds_service.audit import STDOUT, AuditFile
@@ -21,8 +22,7 @@ from cds_service.store import SCHEMA, Store
 _STORE, _SECRET = "CDS_STORE", "CDS_PATIENT_SECRET_FILE"
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
+class Standing(Struct, frozen=True):
     """What kind of server it is, what to say of it, and what to add to its workers' settings."""
 
     kind: str

@@ -2,11 +2,11 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from html import unescape
 from typing import Any
 from unicodedata import category
 
+from msgspec import Struct
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.markdown import Markdown
 from rich.text import Text
@@ -44,8 +44,7 @@ def markdown(text: str) -> Markdown:
     return Markdown(kept, hyperlinks=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(Struct, frozen=True):
     """A line and how deep it stands; what does not fit continues below it, indented."""
 
     depth: int

@@ -6,9 +6,11 @@ not negated.
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Literal, TypeVar
+
+import msgspec
+from msgspec import Struct
 
 from cds_service.errors import ContentError
 from cds_service.fhir_files import FilterFile, IncludeFile, ValueSetFile
@@ -114,8 +116,7 @@ class Negation:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Listed:
+class Listed(Struct, frozen=True):
     """One line of a value set as its file has it: a code, or a prefix or pattern of codes."""
 
     kind: Literal["code", "prefix", "pattern"]
@@ -125,8 +126,7 @@ class Listed:
     excluded: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class ValueSet:
+class ValueSet(Struct, frozen=True):
     """One set: codes, ICD or ATC prefixes, and a pattern for text; `excluded` ends the matching."""
 
     name: str
@@ -166,11 +166,10 @@ def _holds(
     )
 
 
-@dataclass(slots=True)
-class _Rows:
-    codes: list[tuple[str, str]] = field(default_factory=list)
-    prefixes: list[tuple[str, str]] = field(default_factory=list)
-    patterns: list[tuple[str, re.Pattern[str]]] = field(default_factory=list)
+class _Rows(Struct):
+    codes: list[tuple[str, str]] = msgspec.field(default_factory=list)
+    prefixes: list[tuple[str, str]] = msgspec.field(default_factory=list)
+    patterns: list[tuple[str, re.Pattern[str]]] = msgspec.field(default_factory=list)
 
 
 def value_set_of(file: str, found: ValueSetFile) -> ValueSet:

@@ -4,12 +4,12 @@ as JSON.
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 
 import msgspec
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from msgspec import Struct
 
 from cds_service.content import Content
 from cds_service.quantity import Quantity
@@ -31,16 +31,14 @@ _SYSTEMS = {
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
+class Page(Struct, frozen=True):
     """One page in both of its forms."""
 
     html: bytes
     json: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Pages:
+class Pages(Struct, frozen=True):
     """The list of all topics, the page of each by its code, and their style sheet."""
 
     listing: Page

@@ -5,8 +5,9 @@ The content says which measures, drugs and problems (shared/trend.toml).
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from decimal import Decimal
+
+from msgspec import Struct
 
 from cds_service.content import Content, LanePlan, PanelPlan, TrendPlan
 from cds_service.dates import Moment, as_text
@@ -21,8 +22,7 @@ _LARGE = 6  # digits before the point from which on places after it say nothing
 NO_UNIT = "no unit sent: it has no place on the scale, and only its own limits judge it"
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(Struct, frozen=True):
     """What a number is judged by, in the unit of the panel: its limits, and the number of each line
     (None: there is none, or it would lie above the line before it).
     """
@@ -32,8 +32,7 @@ class Limits:
     lines: tuple[Decimal | None, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Point:
+class Point(Struct, frozen=True):
     """A result. `number`, `low`, `high` and `lines` are in the unit of the panel (None: has no
     place there); `sent`, `limits` and `said_lines` are texts, in the unit that was sent. `outside`
     are the limits that it would have on another day, of a number from one of the panel's `days`.
@@ -54,8 +53,7 @@ class Point:
     why: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Panel:
+class Panel(Struct, frozen=True):
     """The results of a measure, oldest first; `places` are those of the laboratory's numbers (None:
     the unit is ours, and limits are as they are); `days` are spans, first and last day, on which
     other limits hold than else; `notes` say in words what is to be known of its limits; `answered`
@@ -73,8 +71,7 @@ class Panel:
     answered: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Bar:
+class Bar(Struct, frozen=True):
     """A record of a drug, or a problem: the days it spans (None: not known), and the last on which
     it may still act. `title` is text of the chart, `kind` the title of the first of the lane's sets
     that it is in.
@@ -90,8 +87,7 @@ class Bar:
     remark: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Lane:
+class Lane(Struct, frozen=True):
     """Drugs, or problems, of one kind, oldest first."""
 
     title: str
@@ -100,8 +96,7 @@ class Lane:
     answered: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Trend:
+class Trend(Struct, frozen=True):
     """One picture: panels over one time axis, lanes beneath."""
 
     title: str

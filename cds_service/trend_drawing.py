@@ -3,12 +3,12 @@ by the classes of static/trend.css.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from decimal import Decimal
 from math import hypot
 from typing import TypeVar
 
 from markupsafe import Markup, escape
+from msgspec import Struct
 
 from cds_service.axes import Ends, day_ticks, value_axis, value_ticks
 from cds_service.dates import as_text
@@ -42,8 +42,7 @@ _AROUND = sorted(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Sheet:
+class Sheet(Struct, frozen=True):
     """The size of a drawing: its width, what it leaves for numbers at both sides, and the heights
     of the first panel and of those beneath.
     """
@@ -60,8 +59,7 @@ WIDE = Sheet("wide", 720, 46, 46, 190, 110)
 NARROW = Sheet("narrow", 340, 44, 42, 170, 100)
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(Struct, frozen=True):
     """Numbers of an axis on units of the drawing."""
 
     first: float
@@ -76,8 +74,7 @@ class Span:
         return self.start + (self.end - self.start) * share
 
 
-@dataclass(frozen=True, slots=True)
-class Box:
+class Box(Struct, frozen=True):
     """A rectangle that is taken."""
 
     left: float
@@ -107,8 +104,7 @@ class Box:
         return hypot(x - a, y - b)
 
 
-@dataclass(frozen=True, slots=True)
-class Way:
+class Way(Struct, frozen=True):
     """A straight line from a point to the text that is said of it."""
 
     text: str

@@ -3,9 +3,9 @@ values as tables.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from markupsafe import Markup
+from msgspec import Struct
 
 from cds_service.dates import as_text
 from cds_service.playground import shown
@@ -18,8 +18,7 @@ _TEMPLATES = environment("")
 _MOST_LISTED = 6
 
 
-@dataclass(frozen=True, slots=True)
-class Reason:
+class Reason(Struct, frozen=True):
     """Why points are not used, by its number in the drawing."""
 
     number: int

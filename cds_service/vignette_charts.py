@@ -1,8 +1,9 @@
 """The chart of one vignette: each item of the row as a FHIR R4 resource about one patient."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from cds_service.errors import ContentError
 from cds_service.terminology import ATC, RXNORM, SYSTEMS
@@ -18,8 +19,7 @@ _NOON = "12:00:00Z"
 _UNDATED_CONDITION = "-400d"
 
 
-@dataclass(frozen=True, slots=True)
-class MeasureCode:
+class MeasureCode(Struct, frozen=True):
     """How one measure is coded, and the unit of a result whose row names none ("" = no unit)."""
 
     system: str
@@ -27,8 +27,7 @@ class MeasureCode:
     unit: str
 
 
-@dataclass(frozen=True, slots=True)
-class OrderCode:
+class OrderCode(Struct, frozen=True):
     """How one order template is coded."""
 
     system: str

@@ -3,10 +3,11 @@
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any, cast
+
+from msgspec import Struct
 
 from cds_service.dates import parse_date
 from cds_service.errors import ContentError
@@ -90,8 +91,7 @@ _EXAMPLES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Vignette:
+class Vignette(Struct, frozen=True):
     """One patient and the cards owed; `row` holds patient and items, their shorthand read.
 
     `suggests` gives for topics the codes of the orders that their card suggests, in order.
@@ -150,8 +150,7 @@ def _content(path: Path) -> dict[str, Any]:
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class _Reader:
+class _Reader(Struct, frozen=True):
     """Reads one row; every complaint names the file, the row and the key."""
 
     file: str

@@ -1,10 +1,11 @@
 """Vignettes as requests: the body an EHR would send for the patient of one row, as FHIR R4."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
+
+from msgspec import Struct
 
 from cds_service.dates import completed_years
 from cds_service.hook_request import ORDER_HOOKS
@@ -36,8 +37,7 @@ _MONTH = 30.44
 _GENDERS = {"F": "female", "M": "male"}
 
 
-@dataclass(frozen=True, slots=True)
-class PrefetchKey:
+class PrefetchKey(Struct, frozen=True):
     """What one prefetch key asks for; `codes` None means every resource of the type."""
 
     resource_type: str
@@ -143,8 +143,7 @@ def _patient(patient: Item, calendar: "_Calendar") -> Json:
     return {name: value for name, value in written.items() if value is not None}
 
 
-@dataclass(frozen=True, slots=True)
-class _Calendar:
+class _Calendar(Struct, frozen=True):
     """Moves the dates of a row from the day it was written for to another day."""
 
     as_of: date

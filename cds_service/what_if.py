@@ -5,7 +5,6 @@ the content that the file's text gives. Nothing is written anywhere.
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from functools import cached_property
@@ -14,6 +13,8 @@ from threading import Lock
 from typing import Any, Literal
 
 import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
 
 from cds_service.answering import Answering
 from cds_service.cards import Card
@@ -37,8 +38,7 @@ _FAR = 3  # times the shipped value, or a part of it, from which on a limit is f
 _NUMBER = re.compile(r"[+-]?\d{1,15}(\.\d{1,15})?\Z", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
-class Limit:
+class Limit(Struct, frozen=True):
     """One limit that a site may change: its shipped row, and its value in force; `file` is where
     it is shipped.
     """
@@ -63,8 +63,7 @@ class Limit:
         return number > shipped * _FAR or number * _FAR < shipped
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(Struct, frozen=True):
     """One thing that would be otherwise than it is in force, in words."""
 
     key: str
@@ -73,8 +72,7 @@ class Change:
     after: str
 
 
-@dataclass(frozen=True, slots=True)
-class Proposal:
+class Proposal(Struct, frozen=True):
     """The text of a site file and what it changes; `wrong` says by its keys what the loader would
     refuse.
     """
@@ -84,8 +82,7 @@ class Proposal:
     wrong: Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class CardLine:
+class CardLine(Struct, frozen=True):
     """A card in a line."""
 
     topic: str
@@ -95,8 +92,7 @@ class CardLine:
     orders: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Why:
+class Why(Struct, frozen=True):
     """A topic's verdict, with what held it back, the deciding question with its answer, and the
     innermost of those behind it that was answered otherwise ("" for none).
     """
@@ -106,8 +102,7 @@ class Why:
     inner: str
 
 
-@dataclass(frozen=True, slots=True)
-class Moved:
+class Moved(Struct, frozen=True):
     """A card that comes, goes or changes; None is no card, and why is told of one that comes or
     goes.
     """
@@ -119,8 +114,7 @@ class Moved:
     why_after: Why
 
 
-@dataclass(frozen=True, slots=True)
-class Compared:
+class Compared(Struct, frozen=True):
     """One call, its cards in force and after the changes, and what differs."""
 
     call: FixtureCall

@@ -1,10 +1,11 @@
 """The what-if page: a site file as a form, what it would change, and its text to take away."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 from urllib.parse import urlencode
+
+from msgspec import Struct
 
 from cds_service.content import Content
 from cds_service.errors import BrokenRequest, ContentError
@@ -37,8 +38,7 @@ _HEAD = """\
 _SIGNS = {"comes": "+", "goes": "\N{MINUS SIGN}", "changes": "~", "stays": "="}
 
 
-@dataclass(frozen=True, slots=True)
-class Field:
+class Field(Struct, frozen=True):
     """One field of the form; `value` is what was typed, else what is in force (`here`)."""
 
     key: str
@@ -60,8 +60,7 @@ class Field:
         return self.value != self.here
 
 
-@dataclass(frozen=True, slots=True)
-class Group:
+class Group(Struct, frozen=True):
     """Fields under a heading."""
 
     about: str
@@ -73,8 +72,7 @@ class Group:
         return sum(x.is_changed or bool(x.wrong) for x in self.fields)
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(Struct, frozen=True):
     """A card before and after; None is no card, and why is None where the card stays."""
 
     kind: Literal["comes", "goes", "changes", "stays"]
@@ -86,8 +84,7 @@ class Row:
     why_after: Why | None
 
 
-@dataclass(frozen=True, slots=True)
-class Shown:
+class Shown(Struct, frozen=True):
     """All that the page shows. `chosen` are the calls of the chosen patient, for whom `who` asks;
     `moved` are the others that differ; `query` asks for the changes; `text` is "" where what was
     typed cannot be read.

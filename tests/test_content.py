@@ -19,7 +19,7 @@ from cds_service.content_files import CardFile, Variant
 from cds_service.errors import ContentError, DataUnobtainable
 from cds_service.loading import load_content
 from cds_service.modes import Mode
-from cds_service.outgoing import check_outgoing
+from cds_service.outgoing import check_drafts, check_files
 
 HOOKS = Path(__file__).resolve().parents[1] / "hooks"
 TODAY = date(2026, 11, 24)
@@ -352,7 +352,8 @@ def test_what_is_not_valid_fhir_is_refused_before_it_is_sent(
     edit(folder, FILES[name], old, new)
     with pytest.raises(ContentError) as refused:
         content = load_content(folder)
-        check_outgoing(content.folder, content.orders)
+        check_files(content.folder)
+        check_drafts(content.orders)
     assert refused.value.file == FILES[name]
 
 

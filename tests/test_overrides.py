@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from copy import deepcopy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from functools import cache
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 import pytest
 import requests
+from msgspec.structs import replace
 
 from cds_service.answering import Answering
 from cds_service.call_record import CallRecord

@@ -8,7 +8,7 @@ import ssl
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from itertools import chain, repeat
 from pathlib import Path
@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 from flask import Flask
+from msgspec.structs import replace
 
 from cds_service.addresses import EVERYWHERE, Resolve, is_allowed
 from cds_service.answering import Answering

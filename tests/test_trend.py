@@ -6,7 +6,6 @@ import random
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import date
 from decimal import Decimal
 from functools import cache
@@ -16,6 +15,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from cds_service.axes import day_ticks, value_axis, value_ticks
 from cds_service.config import Settings
