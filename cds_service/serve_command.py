@@ -47,10 +47,7 @@ def serve(
     modes: dict[str, Mode],
 ) -> None:
     """Serve the CDS services."""
-    gc.disable()  # until all is read, since nothing of it goes away; `run` enables it
-    click.get_current_context().call_on_close(gc.enable)
-    # Begun before all else: it imports for as long as this process does.
-    checked = Apart(_check_outgoing)
+    checked = _begin()
     from cds_service.audit import STDOUT
     from cds_service.config import read_settings
     from cds_service.serving import end_when_closed, run
@@ -77,6 +74,13 @@ def serve(
         environ |= trust.environ
         checked.wait()
         run(host, port, workers, environ, bound, settings.metrics_address, content)
+
+
+def _begin() -> Apart:
+    """Begins the check of what is sent, which imports for as long as this process does."""
+    gc.disable()  # until all is read, since nothing of it goes away; `run` enables it
+    click.get_current_context().call_on_close(gc.enable)
+    return Apart(_check_outgoing)
 
 
 def _refuse_to_serve_anybody(is_open: bool, host: str, settings: "Settings") -> None:
