@@ -67,4 +67,5 @@ def _run(
         return
     except (CdsError, ContentError, CannotServe) as error:
         said = pickle.dumps(error)
-    here.send_bytes(said)
+    with suppress(BrokenPipeError):  # nobody waits any more
+        here.send_bytes(said)

@@ -22,7 +22,6 @@ _MODULES = {
     "purge": "store_commands",
     "token": "token_commands",
 }
-_FUNCTIONS = {"config": "show_config"}  # whose function has another name
 
 
 class _Commands(click.Group):
@@ -35,7 +34,7 @@ class _Commands(click.Group):
         if cmd_name not in _MODULES:
             return None
         module = import_module(f"cds_service.{_MODULES[cmd_name]}")
-        command: click.Command = getattr(module, _FUNCTIONS.get(cmd_name, cmd_name))
+        command: click.Command = getattr(module, cmd_name)
         return command
 
 

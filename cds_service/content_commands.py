@@ -19,11 +19,11 @@ from cds_service.request_commands import fail
 from cds_service.vignette_rows import Vignette
 
 
-@click.command("config")
+@click.command()
 @click.option("--open", "is_open", is_flag=True, help="As serve --open would have it.")
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 @topic_mode
-def show_config(is_open: bool, as_json: bool, modes: dict[str, Mode]) -> None:
+def config(is_open: bool, as_json: bool, modes: dict[str, Mode]) -> None:
     """Print what is in force and where it comes from: settings, clients, site file and topics;
     secrets are not shown.
     """

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
 from http import HTTPStatus
@@ -11,6 +10,7 @@ from urllib.parse import urlsplit
 
 from flask import Flask, Response, g, request
 from markupsafe import Markup
+from msgspec.structs import replace
 
 from cds_service.answering import Answering
 from cds_service.cards import OVERRIDE_REASONS
