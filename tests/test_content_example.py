@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import fields
 from pathlib import Path
 from textwrap import dedent
 
@@ -120,7 +119,7 @@ def test_everything_that_clinical_python_asks_is_in_the_table() -> None:
 
 def test_every_argument_of_advice_is_in_the_table() -> None:
     told = re.findall(r"`(\w+)`", rows_of("| argument of `Advice` |"))
-    assert told[1:] == [x.name for x in fields(Advice)]
+    assert told[1:] == list(Advice.__struct_fields__)
     assert list(inspect.signature(Advice).parameters)[:2] == ["topic", "variant"]
 
 
