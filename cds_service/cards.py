@@ -18,7 +18,7 @@ from cds_service.content import Content, Family, Topic
 from cds_service.content_files import QUOTED, CardFile, Said
 from cds_service.evaluation import Review
 from cds_service.evidence import unique
-from cds_service.facts import Judged
+from cds_service.facts import Judged, Problem
 from cds_service.hook_request import HookContext
 from cds_service.loading import SUMMARY_LIMIT
 from cds_service.results import short
@@ -278,7 +278,9 @@ class _Words:
     def _named(self, named: Named) -> str:
         title = self._family.knowledge.terminology.sets[named.value_set].title
         moment = named.entry.moment
-        return f"{title} on {moment.text}" if moment is not None else title
+        if moment is None:
+            return title
+        return f"{title}{', ' if isinstance(named.entry, Problem) else ' on '}{moment.text}"
 
     def _number(self, judged: Judged) -> str:
         measured = judged.measured
@@ -311,8 +313,12 @@ class _Words:
         return " ".join([*([f"{listed}."] if listed else []), *unique(said)])
 
     def _left_out(self) -> str:
-        titles = [self._content.orders[x].text for x in self._verdict.left_out]
-        return f"{', '.join(titles)}." if titles else ""
+        on_order = self._content.words.frame.on_order
+        told = [
+            f"{self._content.orders[name].text}, {on_order if day is None else day.text}"
+            for name, day in self._verdict.left_out.items()
+        ]
+        return f"{'; '.join(told)}." if told else ""
 
 
 def _filled(text: str, values: Mapping[str, str]) -> str:

@@ -29,6 +29,7 @@ class MeasureRow(Strict):
     title: str
     value_set: str
     unit: str
+    shown: str = ""
     factors: dict[str, Decimal] = {}
     highest: Decimal | None = None
     not_specimen: str = ""
@@ -214,6 +215,7 @@ class Frame(Strict):
     limits: str
     none_of_these: str
     left_out: str
+    on_order: str
     more: str
     about: str
 

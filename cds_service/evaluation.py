@@ -260,7 +260,11 @@ def _plan_orders(topic: Topic, verdict: Verdict, advice: Advice, facts: PatientF
         offered = tuple(card.orders if variant.orders is None else variant.orders)
     wanted = tuple(x for x in offered if not _is_finished(facts, x, advice))
     verdict.orders = tuple(x for x in wanted if facts.is_orderable(x))
-    verdict.left_out = tuple(x for x in offered if x not in wanted)
+    verdict.left_out = {
+        x: None if x in advice.again else facts.when_done(x, advice.since)
+        for x in offered
+        if x not in wanted
+    }
     vital = advice.hinges_on if advice.hinges_on is not None else tuple(card.kept_alive_by)
     alive = bool(wanted) and (not vital or any(not _is_finished(facts, x, advice) for x in vital))
     verdict.unchecked = unique((*verdict.unchecked, *verdict.record.unchecked))

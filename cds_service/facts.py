@@ -556,17 +556,29 @@ class PatientFacts:
     def _done(self, rule: OrderRule, since: int | None) -> Answer:
         if rule.never_done:
             return self.trace.answer(False)
+        found = self._done_by(rule, since)
+        self.trace.frame.used.append(found)
+        return self.settled(found, *(x for row in rule.done_by for x in row), "DiagnosticReport")
+
+    def when_done(self, order: str, since: int | None = None) -> Moment | None:
+        """When a test was done last that counts as done; None when none does."""
+        rule = self._knowledge.orders[order]
+        found = [] if rule.never_done else self._done_by(rule, since)
+        moments = [x.moment for x in found if x.moment is not None]
+        return max(moments, key=lambda x: x.last, default=None)
+
+    def _done_by(self, rule: OrderRule, since: int | None) -> list[Entry]:
+        """One entry of each set of the first combination that counts as done, none when none
+        does.
+        """
         first = since
         if first is None and rule.window is not None:
             first = self.today - rule.window.days
-        found: list[Entry] = []
         for combination in ((f"order-{rule.name}",), *rule.done_by):
             each = [self._finished(name, first) for name in combination]
             if all(each):
-                found = [entries[0] for entries in each]
-                break
-        self.trace.frame.used.append(found)
-        return self.settled(found, *(x for row in rule.done_by for x in row), "DiagnosticReport")
+                return [entries[0] for entries in each]
+        return []
 
     def _finished(self, name: str, first: int | None) -> list[Entry]:
         entries: list[Entry] = [*self.final(name), *self._held.reports(name)]

@@ -213,6 +213,7 @@ class _Loader:
             own = units.with_factors(row.unit, row.factors) if row.factors else units
             measure = MeasureOf(name, row.title, row.value_set, row.unit, own)
             measure.highest, measure.not_specimen = row.highest, row.not_specimen
+            measure.shown = row.shown or row.unit
             found[name] = measure
         return found
 

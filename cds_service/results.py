@@ -21,7 +21,7 @@ _STATUSES = FINAL | SIMPLY_ABSENT | {"preliminary", "unknown"}
 class Measured:
     """A result as a number of one measure: value, printed limits, and how they were sent."""
 
-    __slots__ = ("factor", "high", "low", "moment", "result", "spelling", "value")
+    __slots__ = ("factor", "high", "low", "moment", "result", "shown", "spelling", "value")
 
     def __init__(
         self,
@@ -30,6 +30,7 @@ class Measured:
         value: Quantity,
         factor: Decimal,
         spelling: str,
+        shown: str,
         limits: tuple[Quantity | None, Quantity | None],
     ) -> None:
         self.result = result
@@ -37,6 +38,7 @@ class Measured:
         self.value = value
         self.factor = factor
         self.spelling = spelling
+        self.shown = shown
         self.low, self.high = limits
 
     @property
@@ -55,7 +57,7 @@ class Measured:
         """
         if self.value.unit == PLAIN_NUMBER:
             return ""
-        return self.spelling if self._is_shown_as_sent else self.value.unit
+        return self.spelling if self._is_shown_as_sent else self.shown
 
     @property
     def _is_shown_as_sent(self) -> bool:
@@ -196,11 +198,13 @@ def _same_unit(limit: Amount | None, value: Amount) -> Quantity | None:
 
 
 class MeasureOf:
-    """What counts as one measure: its set of codes, its unit, what number is plausible, which
-    specimens are not meant.
+    """What counts as one measure: its set of codes, its unit and how that is shown, what number is
+    plausible, which specimens are not meant.
     """
 
-    __slots__ = ("highest", "name", "not_specimen", "terms", "title", "unit", "units", "value_set")
+    __slots__ = (
+        *("highest", "name", "not_specimen", "shown", "title", "unit", "units", "value_set"),
+    )
 
     def __init__(self, name: str, title: str, value_set: str, unit: str, units: Units) -> None:
         self.name = name
@@ -208,6 +212,7 @@ class MeasureOf:
         self.value_set = value_set
         self.unit = unit
         self.units = units
+        self.shown = unit
         self.highest: Decimal | None = None
         self.not_specimen = ""
 
@@ -231,7 +236,7 @@ def _measure(result: Result, measure: MeasureOf, sex: str | None) -> Measured | 
     if number <= 0 or (measure.highest is not None and unit and value.value >= measure.highest):
         return "number not plausible"
     limits = _limits(resource.reference_range, measure, unit, factor, sex)
-    return Measured(result, result.moment, value, factor, spelling, limits)
+    return Measured(result, result.moment, value, factor, spelling, measure.shown, limits)
 
 
 def _unit_of(amount: Amount, measure: MeasureOf) -> tuple[str, Decimal | None, str]:

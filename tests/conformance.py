@@ -179,6 +179,10 @@ def _sections(sections: Sequence[Section], tests: Tests) -> Iterator[str]:
 # -- the marks ---------------------------------------------------------------------------------
 
 
+# Nothing is run, so no assertion need be told well; a list of all tests is not read.
+_COLLECT = ("--collect-only", "--quiet", "--quiet", "--assert=plain")
+
+
 class _Marks:
     """A plugin of pytest that keeps which tests bear which marks, parametrised ones once."""
 
@@ -196,7 +200,7 @@ def marked() -> dict[str, list[str]]:
     """The tests of every requirement; pytest collects them and runs none."""
     marks = _Marks()
     with redirect_stdout(StringIO()) as said:
-        code = pytest.main(["--collect-only", str(DOCS.parent / "tests")], plugins=[marks])
+        code = pytest.main([*_COLLECT, str(DOCS.parent / "tests")], plugins=[marks])
     if code:
         raise SystemExit(said.getvalue())
     tests: dict[str, list[str]] = {}

@@ -100,11 +100,11 @@ def is_partial(value: object) -> bool:
     return 0 < len(parts) < 3 and len(parts[0]) == 4 and all(x.isdigit() for x in parts)
 
 
-@pytest.mark.parametrize("today", [date(2028, 2, 29), date(2027, 12, 31)])
-def test_the_vignettes_hold_whatever_today_is(today: date) -> None:
+@pytest.mark.parametrize(("today", "half"), [(date(2028, 2, 29), 0), (date(2027, 12, 31), 1)])
+def test_the_vignettes_hold_whatever_today_is(today: date, half: int) -> None:
     moved = []
     for family in families():
-        for vignette in vignettes_of_family(family.name)[1]:
+        for vignette in vignettes_of_family(family.name)[1][half::2]:
             if has_partial_date(vignette):
                 continue
             cards = answer(family, vignette, today, "/cds-services")["cards"]
@@ -151,12 +151,13 @@ def test_every_indicator_of_every_card_is_earned() -> None:
 
 
 def test_every_variant_of_every_card_is_earned() -> None:
-    seen = set()
+    lacking = {(family, topic, name) for family, topic, name, _ in variants()}
     for family in families():
         as_of, vignettes = vignettes_of_family(family.name)
         for vignette in vignettes:
-            if vignette.expect:
+            owed = {(family.name, topic) for topic, _ in vignette.expect}
+            if owed & {(x, topic) for x, topic, _ in lacking}:
                 found = answer(family, vignette, as_of, "/explain")["verdicts"]
                 spoken = [x for x in found if x["verdict"] == "fired"]
-                seen |= {(family.name, x["topic"], x["variant"]) for x in spoken}
-    assert {(family, topic, name) for family, topic, name, _ in variants()} == seen
+                lacking -= {(family.name, x["topic"], x["variant"]) for x in spoken}
+    assert not lacking

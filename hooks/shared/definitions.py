@@ -52,6 +52,7 @@ from hooks.shared.exposure import (
 )
 from hooks.shared.hypophosphatasia import (
     alpl_negative,
+    beside,
     doubtful_persistence,
     hypophosphatasia_feature,
     hypophosphatasia_known,
@@ -60,6 +61,7 @@ from hooks.shared.hypophosphatasia import (
     low_alp_is_a_warning,
     never_deferred,
     plp_normal_while_low,
+    telling,
 )
 from hooks.shared.low_alp import (
     acquired_cause,
@@ -166,6 +168,7 @@ __all__ = [
     "antiresorptive_ever_recorded",
     "antiresorptive_kind",
     "antiresorptives",
+    "beside",
     "bilirubin_above",
     "bilirubin_high",
     "bilirubin_raised",
@@ -265,6 +268,7 @@ __all__ = [
     "source_already_tested",
     "spoilt_readings",
     "taken_within",
+    "telling",
     "tum_cancer",
     "tum_cancer_active",
     "tum_cancers",

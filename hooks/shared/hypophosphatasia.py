@@ -2,8 +2,11 @@
 to 33).
 """
 
+from collections.abc import Sequence
+
 from cds_service.facts import (
     Answer,
+    Judged,
     PatientFacts,
     Problem,
     Report,
@@ -12,6 +15,7 @@ from cds_service.facts import (
     question,
     surely,
 )
+from cds_service.rules import Named
 from hooks.shared.exposure import enzyme_replacement_ever, exposed_on
 from hooks.shared.low_alp import (
     latest_is_low_for_a_child,
@@ -19,7 +23,7 @@ from hooks.shared.low_alp import (
     latest_reading_is_very_low,
     needs_an_excuse,
 )
-from hooks.shared.readings import is_low, low_rule_readings
+from hooks.shared.readings import Reading, is_low, low_rule_readings
 
 
 @question
@@ -119,14 +123,43 @@ def plp_normal_while_low(patient: PatientFacts) -> Answer:
 @question
 def hypophosphatasia_feature(patient: PatientFacts) -> Answer:
     """A clinical feature of hypophosphatasia on record?"""
-    found = [
-        *(x for name in _ALWAYS_A_FEATURE for x in patient.problems(name)),
-        *_telling_stress_fractures(patient),
-        *_early_chondrocalcinosis(patient),
-        *_early_tooth_loss(patient),
-    ]
+    found = [x.entry for x in features(patient)]
     patient.use(*found)
     return patient.settled(found, "Condition")
+
+
+def features(patient: PatientFacts) -> list[Named]:
+    """What on record is a feature of hypophosphatasia, with the set that it belongs to."""
+    found = {name: patient.problems(name) for name in _ALWAYS_A_FEATURE}
+    found["cond-stress-fracture"] = _telling_stress_fractures(patient)
+    found["cond-chondrocalcinosis"] = _early_chondrocalcinosis(patient)
+    found["cond-tooth-loss"] = _early_tooth_loss(patient)
+    return [Named(name, x) for name, problems in found.items() for x in problems]
+
+
+def beside(patient: PatientFacts, low: Sequence[Reading]) -> list[Judged | Named]:
+    """The readings of a card, the first of them before the features on record: the newest of each
+    kind.
+    """
+    newest: dict[str, Named] = {}
+    for one in features(patient):
+        known = newest.get(one.value_set)
+        if known is None or _day(one) > _day(known):
+            newest[one.value_set] = one
+    return [*low[:1], *newest.values(), *low[1:]]
+
+
+def _day(named: Named) -> int:
+    return named.entry.moment.last if named.entry.moment is not None else 0
+
+
+def telling(patient: PatientFacts, grave: bool) -> str:
+    """Which of two makes a low ALP telling, for a card that needs one: how low it is (`grave`), a
+    feature on record, or both.
+    """
+    if not hypophosphatasia_feature(patient).value:
+        return "grave"
+    return "both" if grave else "feature"
 
 
 _ALWAYS_A_FEATURE = (

@@ -106,8 +106,9 @@ def low_alp_before_antiresorptive(patient: PatientFacts) -> Iterator[Advice]:
     yield Advice(
         "lowAlpBeforeAntiresorptive",
         "warning" if warning else "info",
-        values=_said(patient, d.antiresorptive_kind(first)) | {"n": len(low)},
-        findings=low,
+        values=_said(patient, d.antiresorptive_kind(first))
+        | {"n": len(low), "telling": d.telling(patient, grave_before(patient).value is True)},
+        findings=d.beside(patient, low),
         held_by=_held_by(patient),
     )
 

@@ -111,6 +111,7 @@ def _advice(patient: PatientFacts, warning: bool) -> Advice:
         "first": low[-1].moment.text,
         "last": low[0].moment.text,
         "cause": cause,
+        "telling": d.telling(patient, d.latest_is_very_low(patient).value is True),
         "drugs": "none" if patient.is_answered("drugs") else "unknown",
         "plp_test": "kidney" if surely(d.advanced_kidney_disease(patient)) else "plp",
     }
@@ -119,7 +120,7 @@ def _advice(patient: PatientFacts, warning: bool) -> Advice:
         f"warning-{step}" if warning else step,
         consider=low_alp_orders(patient, second_step),
         values=span,
-        findings=low,
+        findings=d.beside(patient, low) if second_step else low,
         hinges_on=("plp", "alpl") if warning else ("plp",),
         held_by="acquired-cause" if cause and not second_step else "",
     )

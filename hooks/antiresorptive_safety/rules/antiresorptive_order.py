@@ -233,8 +233,9 @@ def _before_signing(patient: PatientFacts) -> Advice:
             "first": low[-1].moment.text,
             "last": low[0].moment.text,
             "cause": cause,
+            "telling": d.telling(patient, clearly_low_off_treatment(patient).value is True),
         },
-        findings=low,
+        findings=d.beside(patient, low),
         held_by="acquired-cause" if cause and not surely(d.never_deferred(patient)) else "",
         about=d.drafted_antiresorptives(patient),
     )
