@@ -203,7 +203,9 @@ def later(body: Json, random: Random) -> Json:
 
 
 def _earlier(said: str, body: Json) -> str:
-    return re.sub(r"\b2[2-5]\d\d(?=-\d\d\b)", lambda x: str(int(x[0]) - YEARS), said)
+    """A year is one before a month, or at the end of a line that names what is on record."""
+    years = r"\b2[2-5]\d\d(?=-\d\d\b)|(?<=, )2[2-5]\d\d(?=\\n)"
+    return re.sub(years, lambda x: str(int(x[0]) - YEARS), said)
 
 
 # -- units -----------------------------------------------------------------------------------------
