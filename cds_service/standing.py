@@ -109,9 +109,10 @@ def _prepare_store(url: str) -> None:
     try:
         if store.is_sqlite:
             _make_private(Path(url.removeprefix("sqlite:///")))
-            if not store.schema():
+            if not (schema := store.schema()):
                 store.create()
-            elif store.schema() != SCHEMA:
+            elif schema != SCHEMA:
+                store.close()  # no connection of SQLite's may go along into another process
                 Apart(lambda _: store.migrate(migrations_dir())).wait()
         store.check()
     except StoreDown as error:
