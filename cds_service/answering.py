@@ -93,7 +93,9 @@ class Answering(Struct, frozen=True):
         facts = self._facts(call, family, record)
         hold_back = None
         if self.overrides is not None:
-            hold_back = self.overrides.hold_back(self.content, family, facts, call, record.caller)
+            hold_back = self.overrides.hold_back(
+                self.content, family, facts, call, record.caller, record.aside
+            )
         modes = switched(self.content.modes, record.caller.modes)
         with record.phase("rules"):
             found = review(family, service, facts, modes, also_off=also_off, hold_back=hold_back)

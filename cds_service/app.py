@@ -5,11 +5,9 @@ wants is replaced here.
 import logging
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from functools import cache
-from threading import Semaphore
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -34,7 +32,6 @@ from cds_service.errors import (
     CdsError,
     NotAllowed,
     NotJson,
-    Overloaded,
     StoreDown,
     TooLarge,
     UnknownPage,
@@ -54,12 +51,12 @@ from cds_service.overrides import Overrides
 from cds_service.page_headers import HTML, TO_READ
 from cds_service.rates import Limits, address_of
 from cds_service.store import Store
+from cds_service.turns import Turns
 
 if TYPE_CHECKING:
     from cds_service.topic_pages import Page, Pages
 
 JSON = "application/json"
-AT_ONCE = 8  # calls, once their body is there; more would only compete for the interpreter
 _MEDIA_TYPES = ("application/json", "application/fhir+json")
 _LOOPBACK = re.compile(r"(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d{1,5})?\Z", re.IGNORECASE)
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
@@ -345,7 +342,7 @@ def _json(answer: object, status: int = 200) -> Response:
 def _add_services(app: Flask, settings: Settings, answering: Answering) -> None:
     listed = msgspec.json.encode(discovery(answering.content))
     described = msgspec.json.encode(openapi.document(answering.content))
-    turn = Semaphore(AT_ONCE)
+    turns = Turns()
 
     @app.get("/cds-services")
     def discover() -> Response:
@@ -355,32 +352,19 @@ def _add_services(app: Flask, settings: Settings, answering: Answering) -> None:
     def call(service_id: str) -> Response:
         answering.service(service_id)
         body = _body(settings.max_body_bytes)
-        with _in_turn(turn):
+        with g.record.in_turn(turns):
             return _json(answering.cards(service_id, body, g.record))
 
     @app.post("/explain/<service_id>")
     def explain(service_id: str) -> Response:
         answering.service(service_id)
         body = _body(settings.max_body_bytes)
-        with _in_turn(turn):
+        with g.record.in_turn(turns):
             return _json(answering.explain(service_id, body, g.record))
 
     @app.get("/openapi.json")
     def describe() -> Response:
         return Response(described, mimetype=JSON)
-
-
-@contextmanager
-def _in_turn(turn: Semaphore) -> Iterator[None]:
-    """Waits until few enough are answered at once; raises Overloaded when the time for an answer is
-    over by then.
-    """
-    if not turn.acquire(timeout=g.record.left()):
-        raise Overloaded("The server is busy.")
-    try:
-        yield
-    finally:
-        turn.release()
 
 
 def _add_feedback(app: Flask, settings: Settings, answering: Answering) -> None:

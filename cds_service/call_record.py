@@ -18,8 +18,9 @@ from cds_service.feedback import Heard
 from cds_service.fhir_client import Fetched
 from cds_service.hook_request import Call
 from cds_service.prefetch import Fetcher
+from cds_service.turns import Turns
 
-PHASES = ("auth", "decode", "fetch", "facts", "rules", "cards")
+PHASES = ("auth", "wait", "decode", "fetch", "facts", "rules", "cards")
 
 
 class TopicOutcome(NamedTuple):
@@ -89,6 +90,7 @@ class CallRecord(Struct):
     fetches: list[float] = msgspec.field(default_factory=list)
     seconds: dict[str, float] = msgspec.field(default_factory=dict)
     ends: float = math.inf
+    _turns: Turns | None = None
     _began: float = msgspec.field(default_factory=time.perf_counter)
 
     def left(self) -> float:
@@ -105,6 +107,34 @@ class CallRecord(Struct):
             inside = sum(self.seconds.values()) - others
             spent = time.perf_counter() - began - inside
             self.seconds[name] = self.seconds.get(name, 0.0) + spent
+
+    @contextmanager
+    def in_turn(self, turns: Turns) -> Iterator[None]:
+        """Holds a turn for the block; raises Overloaded when the time for an answer is over before
+        it has come.
+        """
+        with self.phase("wait"):
+            turns.take(self.left())
+        self._turns = turns
+        try:
+            yield
+        finally:
+            self._turns = None
+            turns.give()
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Gives the turn to others while the block waits for something elsewhere."""
+        turns = self._turns
+        if turns is None:
+            yield
+            return
+        turns.give()
+        try:
+            yield
+        finally:
+            with self.phase("wait"):
+                turns.take_again()
 
     def note_error(self, error: Exception) -> None:
         """Notes why the answer is none of those that were asked for."""
@@ -156,7 +186,7 @@ class RecordedFetcher(Struct, frozen=True):
     ) -> dict[str, Fetched]:
         """As of the fetcher."""
         began = time.perf_counter()
-        with self.record.phase("fetch"):
+        with self.record.aside(), self.record.phase("fetch"):
             found = self.fetcher.fetch(base, queries, token=token, seconds=seconds, caller=caller)
         self.record.fetches.append(time.perf_counter() - began)
         self.record.fetch_failures += [x.why for x in found.values() if x.state == "failed"]

@@ -209,7 +209,8 @@ def open_servers(urls: Sequence[str]) -> tuple[FhirServer, ...]:
 
 
 class FhirClient:
-    """Reads from the FHIR servers of each issuer; any number of threads may use it at once.
+    """Reads from the FHIR servers of each issuer; any number of threads may use it at once, and a
+    server gets `at_once` fetches at most, each with at most `parallel` queries.
 
     The issuer "" is the open server's, which alone may read over http and without a token.
     `ca_file` is a PEM file of authorities to trust instead of the public ones, `https_proxy` the
@@ -223,6 +224,7 @@ class FhirClient:
         max_bytes: int = 20_000_000,
         max_pages: int = 500,
         parallel: int = 8,
+        at_once: int = 8,
         ca_file: Path | None = None,
         https_proxy: str = "",
         resolve: Resolve = socket.getaddrinfo,
@@ -240,6 +242,7 @@ class FhirClient:
         self._max_bytes = max_bytes
         self._max_pages = max_pages
         self._parallel = parallel
+        self._room = {x: threading.BoundedSemaphore(at_once) for x in self._servers.values()}
         self._resolve = resolve
         # A connection kept alive may turn out to be closed: once more, at once, on another.
         again = Retry(1, connect=0, redirect=0, status=0, other=0, respect_retry_after_header=False)
@@ -292,6 +295,17 @@ class FhirClient:
             return {key: Fetched("failed", (), "unusable token") for key in queries}
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         run = _Run(seconds, self._max_bytes, server.networks, self._resolve)
+        room = self._room[server]
+        if not room.acquire(timeout=max(run.left(), 0)):
+            return {key: Fetched("failed", (), "too many fetches at once") for key in queries}
+        try:
+            return self._fetch(run, server, queries, headers)
+        finally:
+            room.release()
+
+    def _fetch(
+        self, run: _Run, server: FhirServer, queries: Mapping[str, str], headers: dict[str, str]
+    ) -> dict[str, Fetched]:
         pages: dict[str, list[bytes]] = {key: [] for key in queries}
         at_once = max(1, min(self._parallel, len(queries)))
         threads = ThreadPoolExecutor(at_once, "fhir-client", _run.set, (run,))

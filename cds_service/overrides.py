@@ -5,6 +5,7 @@ new evidence; and one that the same user saw lately is not shown again.
 import hashlib
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
@@ -125,17 +126,26 @@ class Overrides(Struct, frozen=True):
     with_repeats: bool = True
 
     def hold_back(
-        self, content: Content, family: Family, facts: PatientFacts, call: Call, caller: Caller
+        self,
+        content: Content,
+        family: Family,
+        facts: PatientFacts,
+        call: Call,
+        caller: Caller,
+        aside: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> Callable[[Sequence[Verdict]], bool]:
         """What suppresses those of the verdicts about to be shown that an override, or having been
-        shown lately, silences; without the store nothing does, and its answer is False.
+        shown lately, silences; without the store nothing does, and its answer is False. A store
+        that may have to be waited for is waited for `aside`.
         """
+        waiting = nullcontext if self.store.is_sqlite else aside  # a file never keeps its readers
 
         def hold(verdicts: Sequence[Verdict]) -> bool:
             take_fingerprints(family, facts, verdicts)
             asked = self._asked(call, caller)
             try:
-                self._hold(content, family, facts, asked, verdicts)
+                with waiting():
+                    self._hold(content, family, facts, asked, verdicts)
                 return True
             except StoreDown:
                 log.warning("overrides not read", extra={"reason": "the store cannot be reached"})

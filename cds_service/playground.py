@@ -59,6 +59,7 @@ VERDICTS = (
 _BLIND = ("data-missing", "data-unusable")
 _NOTHING_TO_SAY = "No card: the chart was looked at, and there is nothing to say."
 PHASES = {
+    "wait": "waiting for its turn",
     "decode": "reading the request",
     "fetch": "fetching what was not sent",
     "facts": "putting the chart in order",

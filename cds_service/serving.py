@@ -27,8 +27,8 @@ from cds_service.fhir_endpoint import FhirEndpoint, load_patients
 from cds_service.logs import write_logs
 from cds_service.metrics import Exposed, counted_together
 
-# A worker's threads. One is taken for as long as a caller takes to send a body, so there are more
-# than calls are answered at once (app.AT_ONCE); those that idle end by themselves.
+# A worker's threads. One is taken for as long as a caller takes to send a body and for as long as a
+# FHIR server takes; one call is computed at a time (turns). Those that idle end by themselves.
 THREADS = 64
 NEW_OBJECTS = 20_000  # that are held before Python looks for rings among them: some MB
 SECONDS_TO_END = 8  # a worker may miss the signal while it starts; shorter than `demo` waits

@@ -13,7 +13,7 @@ from typing import Any
 bind = "127.0.0.1:8000"
 workers = 2
 worker_class = "gthread"  # a sync worker would be ended in the midst of a slow answer
-threads = 8  # as many calls as the service answers at once
+threads = 32  # one is computed at a time; the others wait for a FHIR server or for their turn
 timeout = 60
 graceful_timeout = 8
 keepalive = 15  # longer than nginx keeps a connection, so that nginx closes it first

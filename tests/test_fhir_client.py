@@ -10,6 +10,7 @@ import threading
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -21,7 +22,7 @@ import pytest
 from cds_service.addresses import EVERYWHERE
 from cds_service.clients import ANYBODY, Caller, FhirServer
 from cds_service.fhir_client import Fetched, FhirClient, open_servers
-from tests.loopback import certificate_for, proxying
+from tests.loopback import certificate_for, proxying, wait_until
 
 requirement = pytest.mark.requirement
 TOKEN = "s3cret.t0ken-AbC"
@@ -518,6 +519,26 @@ def test_queries_wait_for_a_thread_no_longer_than_the_deadline() -> None:
         fetched = client.fetch(base, queries, token=TOKEN, seconds=0.3)
     assert [result.why for result in fetched.values()] == ["timed out"] * 5
     assert len(got) == 2
+
+
+def test_a_server_gets_no_more_fetches_at_once_than_it_may(stub: Stub) -> None:
+    stub.answers["/fhir/Patient/p1"] = PATIENT
+    with listening(SLOW["hang after accept"]) as (port, got):
+        slow = f"http://127.0.0.1:{port}/fhir"
+        client = reading([slow, stub.base], at_once=2)
+
+        def ask(base: str, seconds: float) -> Fetched:
+            return client.fetch(base, {"q": "Patient/p1"}, token=TOKEN, seconds=seconds)["q"]
+
+        with ThreadPoolExecutor(2) as threads:
+            first = [threads.submit(ask, slow, 1.5) for _ in range(2)]
+            wait_until(lambda: len(got) == 2, "nobody called")
+            assert ask(slow, 0.1) == Fetched("failed", (), "too many fetches at once")
+            assert ask(stub.base, 5).state == "answered"
+            assert [x.result().why for x in first] == ["timed out"] * 2
+        assert ask(slow, 0.1).why == "timed out"
+        wait_until_no_thread_is_left()
+    assert len(got) == 3
 
 
 @pytest.mark.parametrize("seconds", [0, -1])

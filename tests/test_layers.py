@@ -20,6 +20,7 @@ HOOKS = ROOT / "hooks"
 # Bytes, resources, facts, rules, cards, HTTP: a module imports only from those before it.
 ORDER = (
     *("__init__", "errors", "logs", "modes", "toml_files", "jwks", "addresses", "rates"),
+    "turns",
     *("clients", "store", "client_keys"),
     "auth",
     *("dates", "quantity", "resources", "fhir_files", "terminology"),

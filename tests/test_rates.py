@@ -1,8 +1,6 @@
 """Limits: how often a peer and a client may call, and how long a call may wait for its answer."""
 
-import threading
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,7 @@ import requests
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cds_service.app import AT_ONCE, create_app
+from cds_service.app import create_app
 from cds_service.cards import NOT_EVALUATED
 from cds_service.config import Settings
 from cds_service.errors import TooOften
@@ -271,40 +269,6 @@ def test_a_rate_that_is_none_stops_the_start_with_file_and_key(tmp_path: Path, r
 
 
 # -- the time for an answer --------------------------------------------------------------------
-
-
-class Held:
-    """A clock at which whoever looks is held until it is let go."""
-
-    def __init__(self) -> None:
-        self.looking, self.go = threading.Semaphore(0), threading.Event()
-        self.held = 0
-
-    def __call__(self) -> datetime:
-        self.looking.release()
-        assert self.go.wait(30)
-        return now()
-
-
-@requirement("ERR-01", "PRF-02")
-def test_a_call_whose_turn_does_not_come_in_time_is_told_to_come_again() -> None:
-    clock = Held()
-    app = create_app(Settings(open=True, answer_seconds=0.2), now=clock)
-    document = app.test_client().get("/openapi.json").get_json()
-    with ThreadPoolExecutor(AT_ONCE) as threads:
-        early = [threads.submit(send, app.test_client(), request()) for _ in range(AT_ONCE)]
-        try:
-            assert all(clock.looking.acquire(timeout=30) for _ in early)
-            for path in (SERVICE, EXPLAIN):
-                late = send(app.test_client(), request(), path)
-                issue = check(document, late, path)["issue"][0]
-                assert (late.status_code, issue["code"]) == (503, "throttled")
-                assert late.headers["Retry-After"] == "1"
-            assert app.test_client().get("/livez").status_code == 200
-        finally:
-            clock.go.set()
-        assert [x.result().status_code for x in early] == [200] * AT_ONCE
-    assert send(app.test_client(), request()).status_code == 200  # every turn was given back
 
 
 @requirement("PRF-02", "FHR-08")
