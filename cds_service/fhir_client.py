@@ -64,12 +64,25 @@ _LINKS = msgspec.json.Decoder(list[_Link] | None)
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
-def _place(url: str) -> tuple[str, ...] | None:
-    """Scheme, host, port and path segments, the same for every spelling; None: not to be called."""
+# Scheme, host, port and path segments, the same for every spelling of a URL.
+_Place = tuple[str, ...]
+_Headers = Mapping[str, str | bytes]
+
+
+def _prepared(url: str, headers: _Headers | None = None) -> requests.PreparedRequest | None:
+    """A GET as it will be sent; None for a URL that requests would not send to."""
     prepared = requests.PreparedRequest()
     try:
-        prepared.prepare_url(url, None)  # as requests will do when it sends
-        parts = urlsplit(prepared.url or "")
+        prepared.prepare("GET", url, headers=headers)
+    except ValueError:
+        return None
+    return prepared
+
+
+def _place(request: requests.PreparedRequest) -> _Place | None:
+    """Where a request goes; None: not to be called."""
+    try:
+        parts = urlsplit(request.url or "")
         port = parts.port
     except ValueError:
         return None
@@ -80,9 +93,10 @@ def _place(url: str) -> tuple[str, ...] | None:
     return parts.scheme, parts.hostname, str(port or _PORTS[parts.scheme]), *path
 
 
-def _lies_under(root: str, url: str) -> bool:
-    above, below = _place(root), _place(url)
-    return above is not None and below is not None and below[: len(above)] == above
+def _place_of_base(url: str) -> _Place | None:
+    """Where a FHIR server lies; None for what is no base URL."""
+    request = None if "?" in url or "#" in url else _prepared(url)
+    return None if request is None else _place(request)
 
 
 class _Run:
@@ -208,6 +222,30 @@ def open_servers(urls: Sequence[str]) -> tuple[FhirServer, ...]:
     return tuple(FhirServer(url, EVERYWHERE) for url in urls)
 
 
+class _Listed(Struct, frozen=True):
+    """A server of the list: where it lies, what reads it, and the room for those who do."""
+
+    server: FhirServer
+    place: _Place
+    http: _Http
+    room: threading.BoundedSemaphore
+
+    def has(self, request: requests.PreparedRequest) -> bool:
+        """Whether a request stays below the base URL."""
+        place = _place(request)
+        return place is not None and place[: len(self.place)] == self.place
+
+
+def _checked(server: FhirServer, issuer: str) -> _Place:
+    """The place of a server; raises ValueError for one that may not be listed."""
+    place = _place_of_base(server.url)
+    if place is None:
+        raise ValueError("a FHIR server is no http(s) base URL")
+    if issuer and place[0] != "https":
+        raise ValueError("a FHIR server of a client is no https base URL")
+    return place
+
+
 class FhirClient:
     """Reads from the FHIR servers of each issuer; any number of threads may use it at once, and a
     server gets `at_once` fetches at most, each with at most `parallel` queries.
@@ -229,54 +267,51 @@ class FhirClient:
         https_proxy: str = "",
         resolve: Resolve = socket.getaddrinfo,
     ) -> None:
-        self._servers = {
-            (issuer, _place(server.url)): server
-            for issuer, listed in servers.items()
-            for server in listed
-        }
-        for (issuer, place), server in self._servers.items():
-            if not self.allows(server.url, Caller(issuer)):
-                raise ValueError("a FHIR server is no http(s) base URL")
-            if issuer and place is not None and place[0] != "https":
-                raise ValueError("a FHIR server of a client is no https base URL")
-        self._max_bytes = max_bytes
-        self._max_pages = max_pages
-        self._parallel = parallel
-        self._room = {x: threading.BoundedSemaphore(at_once) for x in self._servers.values()}
-        self._resolve = resolve
+        count = sum(map(len, servers.values()))
         # A connection kept alive may turn out to be closed: once more, at once, on another.
         again = Retry(1, connect=0, redirect=0, status=0, other=0, respect_retry_after_header=False)
         # One session for each set of networks: a kept connection must not serve an issuer whose
         # networks do not name the address that it was made to.
         self._http = {
             server.networks: _Http(
-                ca_file,
-                https_proxy,
-                lambda: _Adapter(len(self._servers), 4 * parallel, again),
+                ca_file, https_proxy, lambda: _Adapter(count, 4 * parallel, again)
             )
-            for server in self._servers.values()
+            for listed in servers.values()
+            for server in listed
         }
+        self._listed = {
+            (issuer, place): _Listed(
+                server, place, self._http[server.networks], threading.BoundedSemaphore(at_once)
+            )
+            for issuer, listed in servers.items()
+            for server in listed
+            for place in [_checked(server, issuer)]
+        }
+        self._max_bytes = max_bytes
+        self._max_pages = max_pages
+        self._parallel = parallel
+        self._resolve = resolve
 
     def allows(self, base: str, caller: Caller = ANYBODY) -> bool:
         """Whether `base` is one of the caller's servers, however it is spelled."""
-        return self._server(base, caller) is not None
+        return self._find(base, caller) is not None
 
     def refusal(self, base: str, caller: Caller, subject: str | None) -> str:
         """Why the server at `base` is not called for the caller, "" when it is; `subject` is that
         of the fhirAuthorization, None without one.
         """
-        server = self._server(base, caller)
-        if server is None:
+        listed = self._find(base, caller)
+        if listed is None:
             return "the FHIR server is not listed"
         if caller.issuer and subject is None:
             return "no fhirAuthorization for the FHIR server"
-        if server.subject and server.subject != subject:
+        if listed.server.subject and listed.server.subject != subject:
             return "registered under another subject"
         return ""
 
-    def _server(self, base: str, caller: Caller) -> FhirServer | None:
-        place = None if "?" in base or "#" in base else _place(base)
-        return None if place is None else self._servers.get((caller.issuer, place))
+    def _find(self, base: str, caller: Caller) -> _Listed | None:
+        place = _place_of_base(base)
+        return None if place is None else self._listed.get((caller.issuer, place))
 
     def fetch(
         self,
@@ -288,30 +323,30 @@ class FhirClient:
         caller: Caller = ANYBODY,
     ) -> dict[str, Fetched]:
         """What each query brought within `seconds`, by key. ValueError: `base` is not allowed."""
-        server = self._server(base, caller)
-        if server is None:
+        listed = self._find(base, caller)
+        if listed is None:
             raise ValueError("the FHIR server is not allowed")
         if token is not None and not _TOKEN.fullmatch(token):
             return {key: Fetched("failed", (), "unusable token") for key in queries}
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-        run = _Run(seconds, self._max_bytes, server.networks, self._resolve)
-        room = self._room[server]
-        if not room.acquire(timeout=max(run.left(), 0)):
+        run = _Run(seconds, self._max_bytes, listed.server.networks, self._resolve)
+        if not listed.room.acquire(timeout=max(run.left(), 0)):
             return {key: Fetched("failed", (), "too many fetches at once") for key in queries}
         try:
-            return self._fetch(run, server, queries, headers)
+            return self._fetch(run, listed, queries, headers)
         finally:
-            room.release()
+            listed.room.release()
 
     def _fetch(
-        self, run: _Run, server: FhirServer, queries: Mapping[str, str], headers: dict[str, str]
+        self, run: _Run, listed: _Listed, queries: Mapping[str, str], headers: _Headers
     ) -> dict[str, Fetched]:
+        headers = {**listed.http.headers, **headers}
         pages: dict[str, list[bytes]] = {key: [] for key in queries}
         at_once = max(1, min(self._parallel, len(queries)))
         threads = ThreadPoolExecutor(at_once, "fhir-client", _run.set, (run,))
         try:
             jobs = {
-                key: threads.submit(self._collect, server, query, headers, pages[key])
+                key: threads.submit(self._collect, listed, query, headers, pages[key])
                 for key, query in queries.items()
             }
             wait(jobs.values(), timeout=max(run.left(), 0))
@@ -326,22 +361,20 @@ class FhirClient:
         for http in self._http.values():
             http.close()
 
-    def _collect(
-        self, server: FhirServer, query: str, headers: dict[str, str], pages: list[bytes]
-    ) -> str:
+    def _collect(self, listed: _Listed, query: str, headers: _Headers, pages: list[bytes]) -> str:
         """Add the query's pages to `pages`; the answer is why some are missing, else empty."""
-        root = server.url.rstrip("/") + "/"
-        http = self._http[server.networks]
+        root = listed.server.url.rstrip("/") + "/"
         followed: set[str] = set()
         url: str | None = root + query.lstrip("/")
         try:
             while url is not None:
                 if url in followed or len(followed) >= self._max_pages:
                     return "too many pages"
-                if not _lies_under(root, url):
+                request = _prepared(url, headers)
+                if request is None or not listed.has(request):
                     return "next page at another origin" if pages else "outside the base URL"
                 followed.add(url)
-                body = _get(http, url, headers)
+                body = _get(listed.http, request)
                 page = _read(body)
                 pages.append(body)
                 url = _next(root, page)
@@ -350,11 +383,10 @@ class FhirClient:
         return ""
 
 
-def _get(http: requests.Session, url: str, headers: dict[str, str]) -> bytes:
+def _get(http: requests.Session, request: requests.PreparedRequest) -> bytes:
     run = _run.get()
     left = max(run.left(), 0.001)  # none left: the connection refuses
     try:
-        request = http.prepare_request(requests.Request("GET", url, headers=headers))
         with http.send(request, stream=True, timeout=left, allow_redirects=False) as got:
             return _body(run, got)
     except AddressRefused:
