@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import bindparam, delete, select
+from sqlalchemy import ColumnElement, Table, bindparam, delete, select
 
 from cds_service.clients import Caller
 from cds_service.content import Content, Family, Topic
@@ -110,9 +110,23 @@ class Asked(Struct, frozen=True):
     at: int
 
 
-_WHOSE = tuple(OVERRIDE.c[x] == bindparam(f"of_{x}") for x in ("issuer", "tenant", "patient"))
-_OF_THE_PATIENT = select(OVERRIDE).where(*_WHOSE).order_by(OVERRIDE.c.began.desc())
-_FORGOTTEN = delete(OVERRIDE).where(*_WHOSE)
+def _of_the_patient(table: Table) -> list[ColumnElement[bool]]:
+    return [table.c[x] == bindparam(f"of_{x}") for x in ("issuer", "tenant", "patient")]
+
+
+_COLUMNS = ("topic", "reason", "asked_by", "commented", "began", "evidence")
+_SILENCED = (
+    select(*(OVERRIDE.c[x] for x in _COLUMNS))
+    .where(*_of_the_patient(OVERRIDE))
+    .order_by(OVERRIDE.c.began.desc())
+)
+_SHOWN = select(CARD.c.evidence, CARD.c.issued, CARD.c.shadow).where(
+    *_of_the_patient(CARD),
+    CARD.c.topic == bindparam("topic"),
+    CARD.c.asked_by == bindparam("user"),
+    CARD.c.issued > bindparam("since"),
+)
+_FORGOTTEN = delete(OVERRIDE).where(*_of_the_patient(OVERRIDE))
 
 
 class Overrides(Struct, frozen=True):
@@ -195,11 +209,10 @@ class Overrides(Struct, frozen=True):
 
     def _silenced(self, asked: Asked) -> list[Silenced]:
         """The patient's overrides, the newest first; one that was repeated counts from then."""
-        with self.store.reading() as connection:
-            rows = connection.execute(_OF_THE_PATIENT, _whose(asked)).all()
+        rows = self.store.rows(_SILENCED, _whose(asked))
         return [
-            Silenced(x.topic, x.reason, x.asked_by, x.commented, x.began, _read(x.evidence))
-            for x in rows
+            Silenced(topic, reason, asked_by, bool(commented), began, _read(evidence))
+            for topic, reason, asked_by, commented, began, evidence in rows
         ]
 
     def _hold_repeat(self, family: Family, verdict: Verdict, asked: Asked) -> None:
@@ -211,20 +224,14 @@ class Overrides(Struct, frozen=True):
             return
         days = repeats.info_days if verdict.indicator == "info" else repeats.warning_days
         since = asked.at - days * _DAY
-        shown = select(CARD.c.evidence, CARD.c.issued).where(
-            CARD.c.issuer == asked.issuer,
-            CARD.c.tenant == asked.tenant,
-            CARD.c.patient == asked.patient,
-            CARD.c.topic == verdict.topic,
-            CARD.c.asked_by == asked.user,
-            CARD.c.issued > since,
-        )
-        if not verdict.in_shadow:
-            shown = shown.where(CARD.c.shadow.is_(False))
-        with self.store.reading() as connection:
-            rows = connection.execute(shown).all()
+        about = {"topic": verdict.topic, "user": asked.user, "since": since}
+        rows = self.store.rows(_SHOWN, {**_whose(asked), **about})
         trigger = _read(verdict.fingerprint).trigger
-        times = [x.issued for x in rows if _read(x.evidence).trigger == trigger]
+        times = [
+            issued
+            for evidence, issued, in_shadow in rows
+            if (verdict.in_shadow or not in_shadow) and _read(evidence).trigger == trigger
+        ]
         if times:
             verdict.outcome, verdict.by = "suppressed", SHOWN_LATELY
             verdict.until = _day_of(min(times) + days * _DAY)

@@ -4,8 +4,8 @@ Patients are in it as keyed hashes only. A write that returns is on disk.
 """
 
 import hmac
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from sqlalchemy import (
     Index,
     Integer,
     MetaData,
+    Select,
     String,
     Table,
     Text,
@@ -35,6 +36,7 @@ from cds_service.errors import CannotServe, StoreDown
 
 if TYPE_CHECKING:
     from sqlalchemy.dialects import postgresql, sqlite
+    from sqlalchemy.sql.compiler import SQLCompiler
 
 SCHEMA = "0001"  # the newest of migrations/versions
 BUSY_MILLISECONDS = 5000  # how long SQLite waits for another writer
@@ -114,6 +116,7 @@ class Store:
     def __init__(self, url: str) -> None:
         self._engine = _engine(url)
         self._reader = self._engine.execution_options(only_reads=True)
+        self._compiled: dict[Select[Any], SQLCompiler] = {}
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
@@ -133,6 +136,27 @@ class Store:
             with self._reader.connect() as connection:
                 yield connection
         except SQLAlchemyError as error:
+            raise _down(error) from None
+
+    def rows(self, statement: Select[Any], values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+        """What a statement that is asked with every call finds; raises StoreDown.
+
+        It is compiled once and goes to the driver: on SQLAlchemy's own way it takes five times as
+        long.
+        """
+        compiled = self._compiled.get(statement)
+        if compiled is None:
+            compiled = self._compiled[statement] = statement.compile(self._engine)
+        names = compiled.positiontup
+        given = dict(values) if names is None else [values[x] for x in names]
+        dbapi = self._engine.dialect.dbapi
+        assert dbapi is not None
+        try:
+            with closing(self._engine.raw_connection()) as connection:
+                cursor = connection.cursor()
+                cursor.execute(compiled.string, given)
+                return list(cursor.fetchall())
+        except (SQLAlchemyError, dbapi.Error) as error:
             raise _down(error) from None
 
     def use_token(self, issuer: str, token: str, until: int) -> bool:
@@ -305,8 +329,8 @@ _OF_THE_FILE = (
 )
 
 
-def _down(error: SQLAlchemyError) -> StoreDown:
+def _down(error: Exception) -> StoreDown:
     """Without the statement or its values: they may hold what no log may."""
-    said = str(getattr(error, "orig", ""))
+    said = str(getattr(error, "orig", error))
     why = said if said in _OF_THE_FILE else type(error).__name__
     return StoreDown("The store cannot be reached.", why)

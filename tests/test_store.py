@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import func, inspect, select
+from sqlalchemy import bindparam, func, inspect, select
 
 from cds_service.config import migrations_dir
 from cds_service.errors import CannotServe, StoreDown
@@ -96,6 +96,19 @@ def _tokens(store: Store) -> int:
         return connection.execute(select(func.count()).select_from(TOKEN_USED)).scalar_one()
 
 
+_TOKENS_OF = select(TOKEN_USED.c.token, TOKEN_USED.c.until).where(
+    TOKEN_USED.c.issuer == bindparam("issuer"), TOKEN_USED.c.until > bindparam("since")
+)
+
+
+def test_what_every_call_asks_finds_what_was_written(store: Store) -> None:
+    for issuer, token, until in (("a", "one", 1), ("a", "it's 100 %s", 2), ("b", "three", 3)):
+        store.use_token(issuer, token, until)
+        assert (token, until) in store.rows(_TOKENS_OF, {"issuer": issuer, "since": 0})
+    assert store.rows(_TOKENS_OF, {"issuer": "a", "since": 1}) == [("it's 100 %s", 2)]
+    assert store.rows(_TOKENS_OF, {"issuer": "a' or 'a' = 'a", "since": 0}) == []
+
+
 def test_what_fails_half_way_leaves_nothing(store: Store) -> None:
     with pytest.raises(ZeroDivisionError), store.writing() as connection:
         connection.execute(TOKEN_USED.insert(), {"issuer": "a", "token": "b", "until": 1})
@@ -163,10 +176,16 @@ def test_after_a_restart_of_postgresql_the_first_write_succeeds(postgresql: Clus
         assert store.use_token("a", "before", 1)
         postgresql.stop()
         postgresql.start()
+        assert store.rows(_TOKENS_OF, {"issuer": "a", "since": 0}) == [("before", 1)]
         assert store.use_token("a", "after", 1)
+        assert store.rows(_TOKENS_OF, {"issuer": "a", "since": 0}) == [("before", 1), ("after", 1)]
         postgresql.stop()
         _down_within(5, store)
+        with pytest.raises(StoreDown) as down:
+            store.rows(_TOKENS_OF, {"issuer": "secret", "since": 0})
+        assert "secret" not in f"{down.value} {down.value.diagnostics}"
         postgresql.start()
+        assert len(store.rows(_TOKENS_OF, {"issuer": "a", "since": 0})) == 2
         assert store.use_token("a", "after both", 1)
         assert _tokens(store) == 3
 
