@@ -9,36 +9,26 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
+from msgspec import Struct
 
-class Rejected:
+
+class Rejected(Struct, eq=False):
     """An entry that could not be used, and why; `foreign` says that it is about somebody else."""
 
-    __slots__ = ("entry", "foreign", "why")
-
-    def __init__(self, entry: Any, why: str, *, foreign: bool = False) -> None:
-        self.entry = entry
-        self.why = why
-        self.foreign = foreign
+    entry: Any
+    why: str
+    foreign: bool = False
 
 
-class Answer:
+class Answer(Struct, eq=False):
     """Yes (True), no (False) or unknown (None); an unknown one names the keys it lacks, or that its
     data is unusable.
     """
 
-    __slots__ = ("missing", "trace", "unusable", "value")
-
-    def __init__(
-        self,
-        trace: "Trace",
-        value: bool | None,
-        missing: tuple[str, ...] = (),
-        unusable: bool = False,
-    ) -> None:
-        self.trace = trace
-        self.value = value
-        self.missing = missing
-        self.unusable = unusable
+    trace: "Trace"
+    value: bool | None
+    missing: tuple[str, ...] = ()
+    unusable: bool = False
 
     def __bool__(self) -> bool:
         if self.value is None:
@@ -55,35 +45,21 @@ class Undecided(Exception):
         self.unusable = unusable
 
 
-class Record:
+class Record(Struct, eq=False):
     """One question: its name and text, its answer, the entries used and rejected, and the questions
     behind it; `undecided` is what it raised in place of an answer.
     """
 
-    __slots__ = (
-        "answer",
-        "because",
-        "gate",
-        "name",
-        "rejected",
-        "remarks",
-        "text",
-        "unchecked",
-        "undecided",
-        "used",
-    )
-
-    def __init__(self, name: str, text: str, gate: bool = False) -> None:
-        self.name = name
-        self.text = text
-        self.gate = gate
-        self.answer: Any = None
-        self.undecided: tuple[tuple[str, ...], bool] | None = None
-        self.used: list[Sequence[Any]] = []
-        self.rejected: list[Sequence[Rejected]] = []
-        self.because: list[Record] = []
-        self.unchecked: list[str] = []
-        self.remarks: list[tuple[str, dict[str, str]]] = []
+    name: str
+    text: str
+    gate: bool = False
+    answer: Any = None
+    undecided: tuple[tuple[str, ...], bool] | None = None
+    used: list[Sequence[Any]] = []
+    rejected: list[Sequence[Rejected]] = []
+    because: "list[Record]" = []
+    unchecked: list[str] = []
+    remarks: list[tuple[str, dict[str, str]]] = []
 
     def raise_undecided(self) -> None:
         """Raises Undecided when that is what became of the question."""
