@@ -37,7 +37,7 @@ class Call:
 @dataclass(frozen=True, slots=True)
 class Became:
     """What became of a call, and when it was begun and answered, in seconds of the monotonic
-    clock.
+    clock; `why` is what an error said.
     """
 
     kind: str
@@ -45,6 +45,7 @@ class Became:
     got: str
     began: float
     ended: float
+    why: str = ""
 
     @property
     def is_owed(self) -> bool:
@@ -109,11 +110,13 @@ class MixedLoad:
                 if self._finished.is_set():
                     return
                 began = time.monotonic()
-                got = self._sent(session, call, next(self._numbers))
-                self.became.append(Became(call.kind, call.owed, got, began, time.monotonic()))
+                got, why = self._sent(session, call, next(self._numbers))
+                ended = time.monotonic()
+                self.became.append(Became(call.kind, call.owed, got, began, ended, why))
                 self._finished.wait(PAUSE)
 
-    def _sent(self, session: requests.Session, call: Call, number: int) -> str:
+    def _sent(self, session: requests.Session, call: Call, number: int) -> tuple[str, str]:
+        """What a call got, and what it was told when that is an error."""
         body = call.body or _feedback(number)
         # Another patient each time: a card that was shown is held back for days.
         body = body.replace(f'{PATIENT}"'.encode(), f'p1x{number}"'.encode())
@@ -121,10 +124,15 @@ class MixedLoad:
         headers = {"Authorization": f"Bearer {signed}", "Content-Type": "application/json"}
         try:
             answer = session.post(self.url + call.path, body, headers=headers, timeout=30)
-            said = call.reads(answer.json()) if answer.ok else ""
-        except requests.RequestException:
-            return CUT_OFF
-        return f"{answer.status_code} {said}".strip()
+            said, why = (call.reads(answer.json()), "") if answer.ok else ("", _told(answer.json()))
+        except requests.RequestException as error:
+            return CUT_OFF, type(error).__name__
+        return f"{answer.status_code} {said}".strip(), why
+
+
+def _told(outcome: Json) -> str:
+    [issue] = outcome["issue"]
+    return str(issue.get("diagnostics") or issue["details"]["text"])
 
 
 def _feedback(number: int) -> bytes:

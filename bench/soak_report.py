@@ -93,7 +93,9 @@ def judged(
 ) -> Report:
     """The report of what was seen, all times being of one clock."""
     wrong = Counter(
-        f"{x.kind}: {x.got}" for x in became if not x.is_owed and not _excused(x, happened)
+        f"{x.kind}: {x.got}" + (f" ({x.why})" if x.why else "")
+        for x in became
+        if not x.is_owed and not _excused(x, happened)
     )
     return Report(
         day=day,

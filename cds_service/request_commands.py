@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import click
 import msgspec
@@ -19,6 +19,7 @@ from cds_service.fhir_client import FhirClient, open_servers
 from cds_service.modes import Mode
 
 F = TypeVar("F", bound=Callable[..., Any])
+R = TypeVar("R")
 
 
 def _request_options(command: F) -> F:
@@ -74,6 +75,17 @@ def _service_for(answering: Answering, body: bytes, service_id: str | None) -> s
     return next((x.id for x in services if x.hook == hook), services[0].id)
 
 
+def _told(
+    answering: Answering, ask: Callable[[str, bytes], R], body: bytes, service_id: str | None
+) -> R:
+    """What the request is told; ends the command when that is what is wrong with it."""
+    try:
+        _refuse_charts(body)
+        return ask(_service_for(answering, body, service_id), body)
+    except CdsError as error:
+        fail(error, body)
+
+
 @click.command()
 @_request_options
 @request_file
@@ -88,12 +100,7 @@ def evaluate(
     unless --fetch.
     """
     answering = _answering(as_of, fetch, modes)
-    body = request_file.read()
-    try:
-        _refuse_charts(body)
-        answer = answering.cards(_service_for(answering, body, service_id), body)
-    except CdsError as error:
-        fail(error, body)
+    answer = _told(answering, answering.cards, request_file.read(), service_id)
     click.echo(msgspec.json.format(msgspec.json.encode(answer), indent=2))
 
 
@@ -135,12 +142,7 @@ def explain(
         _explain_past(request_id, audit_files, as_json, everything)
         return
     answering = _answering(as_of, fetch, modes)
-    body = request_file.read()
-    try:
-        _refuse_charts(body)
-        explanation = answering.explain(_service_for(answering, body, service_id), body)
-    except CdsError as error:
-        fail(error, body)
+    explanation = _told(answering, answering.explain, request_file.read(), service_id)
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(explanation), indent=2))
     else:
@@ -191,7 +193,7 @@ def _refuse_charts(body: bytes) -> None:
         )
 
 
-def fail(error: CdsError, body: bytes = b"") -> Any:
+def fail(error: CdsError, body: bytes = b"") -> NoReturn:
     """Prints what was wrong with the request and ends with exit code 1."""
     said = [error.diagnostics, _where_no_json(body) if isinstance(error, NotJson) else ""]
     why = "; ".join(x for x in said if x)

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from xml.etree import ElementTree
@@ -238,6 +239,8 @@ def test_a_fault_excuses_what_it_may_do_to_a_call_of_its_kind_at_its_time() -> N
 )
 def test_any_other_answer_fails_the_soak(wrong: Became) -> None:
     assert soaked(wrong).faults == [f"1 x {wrong.kind}: {wrong.got}"]
+    told = soaked(*2 * [replace(wrong, why="alp (timed out)")])
+    assert told.faults == [f"2 x {wrong.kind}: {wrong.got} (alp (timed out))"]
 
 
 def test_a_fault_that_no_metric_shows_and_memory_without_bound_fail_the_soak() -> None:
