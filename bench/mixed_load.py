@@ -124,15 +124,19 @@ class MixedLoad:
         headers = {"Authorization": f"Bearer {signed}", "Content-Type": "application/json"}
         try:
             answer = session.post(self.url + call.path, body, headers=headers, timeout=30)
-            said, why = (call.reads(answer.json()), "") if answer.ok else ("", _told(answer.json()))
+            said, why = (call.reads(answer.json()), "") if answer.ok else ("", _told(answer))
         except requests.RequestException as error:
             return CUT_OFF, type(error).__name__
         return f"{answer.status_code} {said}".strip(), why
 
 
-def _told(outcome: Json) -> str:
-    [issue] = outcome["issue"]
-    return str(issue.get("diagnostics") or issue["details"]["text"])
+def _told(answer: requests.Response) -> str:
+    """What an OperationOutcome says, "" for another answer."""
+    try:
+        issue = answer.json()["issue"][0]
+        return str(issue.get("diagnostics") or issue["details"]["text"])
+    except (ValueError, LookupError, TypeError):
+        return ""
 
 
 def _feedback(number: int) -> bytes:

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 from msgspec import Struct
 
-from cds_service.call_record import CallRecord, CardGiven, RecordedFetcher, TopicOutcome
+from cds_service.call_record import CallRecord, CardGiven, Reader, RecordedFetcher, TopicOutcome
 from cds_service.cards import Cards, CardWriter
 from cds_service.content import Content, Family
 from cds_service.content_files import Service
@@ -30,18 +30,18 @@ from cds_service.hook_request import Call, parse_call
 from cds_service.issued import Answered, IssuedCards
 from cds_service.modes import switched
 from cds_service.overrides import Overrides
-from cds_service.prefetch import Fetcher, Unsettled, settle, undeclared_line
+from cds_service.prefetch import Unsettled, settle, undeclared_line
 from cds_service.trend import Trend, trends
 
 
 class Answering(Struct, frozen=True):
-    """Answers calls with one content; `now` is the clock, `fetcher` None where nothing may be
+    """Answers calls with one content; `now` is the clock, `reader` None where nothing may be
     fetched, `public_url` where the pages of the topics lie ("": nobody can tell), `issued` where
     answers are noted and `overrides` what was set aside (None: nothing is remembered).
     """
 
     content: Content
-    fetcher: Fetcher | None
+    reader: Reader | None
     fetch_seconds: float
     now: Callable[[], datetime]
     public_url: str = ""
@@ -108,11 +108,13 @@ class Answering(Struct, frozen=True):
         return CardWriter(self.content, call.context, public_url=self.public_url)
 
     def _facts(self, call: Call, family: Family, record: CallRecord) -> PatientFacts:
-        names, seconds = self.content.site.prefetch, min(self.fetch_seconds, record.left())
-        fetcher = None if self.fetcher is None else RecordedFetcher(self.fetcher, record)
+        fetcher = None
+        if self.reader is not None:
+            fetcher = RecordedFetcher(self.reader, record, self.fetch_seconds)
+        names = self.content.site.prefetch
         try:
             with record.phase("decode"):
-                chart = settle(call, family.keys, names, fetcher, seconds, record.caller)
+                chart = settle(call, family.keys, names, fetcher, record.caller)
         except Unsettled as unsettled:
             record.keys = tuple(keys_of(unsettled.chart))
             record.outcomes = tuple(

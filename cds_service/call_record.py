@@ -5,9 +5,9 @@ part took. Audit, metrics and log are made of it.
 import math
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import msgspec
 from msgspec import Struct
@@ -17,7 +17,6 @@ from cds_service.errors import CdsError, NotAuthenticated, StoreDown, TooOften
 from cds_service.feedback import Heard
 from cds_service.fhir_client import Fetched
 from cds_service.hook_request import Call
-from cds_service.prefetch import Fetcher
 from cds_service.turns import Turns
 
 PHASES = ("auth", "wait", "decode", "fetch", "facts", "rules", "cards")
@@ -130,11 +129,13 @@ class CallRecord(Struct):
             yield
             return
         turns.give()
+        self._turns = None
         try:
             yield
         finally:
             with self.phase("wait"):
                 turns.take_again()
+            self._turns = turns
 
     def note_error(self, error: Exception) -> None:
         """Notes why the answer is none of those that were asked for."""
@@ -165,15 +166,20 @@ class CallRecord(Struct):
         return "cards" if self.cards else "none"
 
 
-class RecordedFetcher(Struct, frozen=True):
-    """A fetcher that notes in a record what it took and what failed."""
-
-    fetcher: Fetcher
-    record: CallRecord
+class Reader(Protocol):
+    """Reads FHIR servers, for any number of calls at once."""
 
     def refusal(self, base: str, caller: Caller, subject: str | None) -> str:
-        """As of the fetcher."""
-        return self.fetcher.refusal(base, caller, subject)
+        """Why the server is not called for the caller, "" when it is; `subject` is that of the
+        fhirAuthorization, None without one.
+        """
+        ...
+
+    def place(self, base: str, caller: Caller, seconds: float) -> AbstractContextManager[None]:
+        """A place among those who read the server for the block; raises Overloaded when none is
+        free within `seconds`.
+        """
+        ...
 
     def fetch(
         self,
@@ -184,10 +190,37 @@ class RecordedFetcher(Struct, frozen=True):
         seconds: float,
         caller: Caller,
     ) -> dict[str, Fetched]:
-        """As of the fetcher."""
-        began = time.perf_counter()
-        with self.record.aside(), self.record.phase("fetch"):
-            found = self.fetcher.fetch(base, queries, token=token, seconds=seconds, caller=caller)
-        self.record.fetches.append(time.perf_counter() - began)
-        self.record.fetch_failures += [x.why for x in found.values() if x.state == "failed"]
+        """What each query brought within `seconds`, by key."""
+        ...
+
+
+class RecordedFetcher(Struct, frozen=True):
+    """A fetcher that notes in a record what it took and what failed; all of a call's fetches
+    together may take `seconds`.
+    """
+
+    reader: Reader
+    record: CallRecord
+    seconds: float
+
+    def refusal(self, base: str, caller: Caller, subject: str | None) -> str:
+        """As of the reader."""
+        return self.reader.refusal(base, caller, subject)
+
+    def fetch(
+        self, base: str, queries: Mapping[str, str], *, token: str | None, caller: Caller
+    ) -> dict[str, Fetched]:
+        """What each query brought, by key. Others are computed meanwhile; the time for it begins
+        with a place. Raises Overloaded when none is free in time.
+        """
+        record = self.record
+        with record.aside(), ExitStack() as had:
+            with record.phase("wait"):
+                had.enter_context(self.reader.place(base, caller, record.left()))
+            left = min(self.seconds - sum(record.fetches), record.left())
+            began = time.perf_counter()
+            with record.phase("fetch"):
+                found = self.reader.fetch(base, queries, token=token, seconds=left, caller=caller)
+            record.fetches.append(time.perf_counter() - began)
+        record.fetch_failures += [x.why for x in found.values() if x.state == "failed"]
         return found

@@ -10,9 +10,10 @@ import re
 import socket
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from contextvars import ContextVar
 from http.client import HTTPException
 from http.cookiejar import DefaultCookiePolicy
@@ -31,6 +32,7 @@ from urllib3.util import Retry
 
 from cds_service.addresses import EVERYWHERE, AddressRefused, Network, Resolve, dial
 from cds_service.clients import ANYBODY, Caller, FhirServer
+from cds_service.turns import Room
 
 _PORTS = {"http": 80, "https": 443}
 _ENCODINGS = {"", "identity", "gzip", "x-gzip"}
@@ -223,12 +225,14 @@ def open_servers(urls: Sequence[str]) -> tuple[FhirServer, ...]:
 
 
 class _Listed(Struct, frozen=True):
-    """A server of the list: where it lies, what reads it, and the room for those who do."""
+    """A server of the list: where it lies, what reads it, and the room for those who
+    do.
+    """
 
     server: FhirServer
     place: _Place
     http: _Http
-    room: threading.BoundedSemaphore
+    room: Room
 
     def has(self, request: requests.PreparedRequest) -> bool:
         """Whether a request stays below the base URL."""
@@ -247,8 +251,9 @@ def _checked(server: FhirServer, issuer: str) -> _Place:
 
 
 class FhirClient:
-    """Reads from the FHIR servers of each issuer; any number of threads may use it at once, and a
-    server gets `at_once` fetches at most, each with at most `parallel` queries.
+    """Reads from the FHIR servers of each issuer; any number of threads may use it at once.
+    `at_once` of them have a place at a server, whoever calls, and `waiting` may wait for one; each
+    sends it at most `parallel` queries.
 
     The issuer "" is the open server's, which alone may read over http and without a token.
     `ca_file` is a PEM file of authorities to trust instead of the public ones, `https_proxy` the
@@ -263,6 +268,7 @@ class FhirClient:
         max_pages: int = 500,
         parallel: int = 8,
         at_once: int = 8,
+        waiting: int = 24,
         ca_file: Path | None = None,
         https_proxy: str = "",
         resolve: Resolve = socket.getaddrinfo,
@@ -279,10 +285,9 @@ class FhirClient:
             for listed in servers.values()
             for server in listed
         }
+        rooms: defaultdict[_Place, Room] = defaultdict(lambda: Room(at_once, waiting))
         self._listed = {
-            (issuer, place): _Listed(
-                server, place, self._http[server.networks], threading.BoundedSemaphore(at_once)
-            )
+            (issuer, place): _Listed(server, place, self._http[server.networks], rooms[place])
             for issuer, listed in servers.items()
             for server in listed
             for place in [_checked(server, issuer)]
@@ -313,6 +318,18 @@ class FhirClient:
         place = _place_of_base(base)
         return None if place is None else self._listed.get((caller.issuer, place))
 
+    def place(self, base: str, caller: Caller, seconds: float) -> AbstractContextManager[None]:
+        """A place among those who read the server for the block; raises Overloaded when none is
+        free within `seconds`. ValueError: `base` is not allowed.
+        """
+        return self._allowed(base, caller).room.place(seconds)
+
+    def _allowed(self, base: str, caller: Caller) -> _Listed:
+        listed = self._find(base, caller)
+        if listed is None:
+            raise ValueError("the FHIR server is not allowed")
+        return listed
+
     def fetch(
         self,
         base: str,
@@ -323,24 +340,13 @@ class FhirClient:
         caller: Caller = ANYBODY,
     ) -> dict[str, Fetched]:
         """What each query brought within `seconds`, by key. ValueError: `base` is not allowed."""
-        listed = self._find(base, caller)
-        if listed is None:
-            raise ValueError("the FHIR server is not allowed")
+        listed = self._allowed(base, caller)
         if token is not None and not _TOKEN.fullmatch(token):
             return {key: Fetched("failed", (), "unusable token") for key in queries}
-        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        headers = dict(listed.http.headers)
+        if token is not None:
+            headers["Authorization"] = f"Bearer {token}"
         run = _Run(seconds, self._max_bytes, listed.server.networks, self._resolve)
-        if not listed.room.acquire(timeout=max(run.left(), 0)):
-            return {key: Fetched("failed", (), "too many fetches at once") for key in queries}
-        try:
-            return self._fetch(run, listed, queries, headers)
-        finally:
-            listed.room.release()
-
-    def _fetch(
-        self, run: _Run, listed: _Listed, queries: Mapping[str, str], headers: _Headers
-    ) -> dict[str, Fetched]:
-        headers = {**listed.http.headers, **headers}
         pages: dict[str, list[bytes]] = {key: [] for key in queries}
         at_once = max(1, min(self._parallel, len(queries)))
         threads = ThreadPoolExecutor(at_once, "fhir-client", _run.set, (run,))

@@ -1,6 +1,7 @@
 """The fixture patients as calls of our services; a FHIR server in memory holds them."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 
 import msgspec
 from msgspec import Struct
@@ -49,6 +50,10 @@ class FixtureFetcher:
     def refusal(self, base: str, caller: Caller, subject: str | None) -> str:
         """Nobody is refused."""
         return ""
+
+    def place(self, base: str, caller: Caller, seconds: float) -> AbstractContextManager[None]:
+        """There is always one."""
+        return nullcontext()
 
     def fetch(
         self,

@@ -152,7 +152,8 @@ class Overrides(Struct, frozen=True):
         shown lately, silences; without the store nothing does, and its answer is False. A store
         that may have to be waited for is waited for `aside`.
         """
-        waiting = nullcontext if self.store.is_sqlite else aside  # a file never keeps its readers
+        # A file answers its readers at once.
+        waiting = nullcontext if self.store.is_sqlite else aside
 
         def hold(verdicts: Sequence[Verdict]) -> bool:
             take_fingerprints(family, facts, verdicts)

@@ -132,10 +132,12 @@ class PlaygroundForms:
             content_type="application/json",
             headers={"Accept": "application/json"},
         )
+        outer = g.record  # there is one g for both
         with called:
             response = self._app.full_dispatch_request()
             answer = response.get_data()
             seconds = dict(g.record.seconds)
+        g.record = outer
         reason = HTTPStatus(response.status_code).phrase
         headers = tuple(response.headers.items())
         return Answered(response.status_code, reason, headers, answer, seconds)

@@ -6,7 +6,6 @@ A value is read under the site's name for a key, else discovery's, else by what 
 
 import json
 import re
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Literal, Protocol, TypeVar, cast
@@ -145,10 +144,9 @@ class Fetcher(Protocol):
         queries: Mapping[str, str],
         *,
         token: str | None,
-        seconds: float,
         caller: Caller,
     ) -> dict[str, Fetched]:
-        """The answer to each query."""
+        """The answer to each query, as far as there is one within the call's time."""
         ...
 
 
@@ -157,7 +155,6 @@ def settle(
     keys: KeyIndex,
     site_names: Mapping[str, str],
     fetcher: Fetcher | None,
-    seconds: float,
     caller: Caller = ANYBODY,
 ) -> Chart:
     """The chart of a call: what was sent, what could be fetched for the caller; `site_names` maps a
@@ -167,7 +164,7 @@ def settle(
     """
     access = _Access(fetcher, call, caller) if fetcher is not None and call.fhir_server else None
     try:
-        return _settle(call, keys, site_names, access, seconds)
+        return _settle(call, keys, site_names, access)
     except RecursionError:
         raise NotJson("The body is nested too deeply.") from None
 
@@ -191,14 +188,12 @@ class _Access:
             granted.expires_in > 0 and scope_covers(granted.scope, resource_type, read=read)
         )
 
-    def ask(self, queries: Mapping[str, str], seconds: float) -> dict[str, Fetched]:
+    def ask(self, queries: Mapping[str, str]) -> dict[str, Fetched]:
         """The answer to each query, with the client's token."""
         if not queries:
             return {}
         token = self._granted.access_token if self._granted is not None else None
-        return self._fetcher.fetch(
-            self.base, queries, token=token, seconds=seconds, caller=self._caller
-        )
+        return self._fetcher.fetch(self.base, queries, token=token, caller=self._caller)
 
 
 def _settle(
@@ -206,7 +201,6 @@ def _settle(
     index: KeyIndex,
     site_names: Mapping[str, str],
     access: _Access | None,
-    seconds: float,
 ) -> Chart:
     sorting = _Sorting(call.context.patient_id, index)
     sorting.drafts = drafts_of(call.context)
@@ -228,11 +222,10 @@ def _settle(
     if access is not None and access.refusal:
         sorting.refuse(access.refusal)
     elif access is not None:
-        ends = time.monotonic() + seconds
         if lacking := [key for key in index.keys if sorting.lacks(key)]:
-            _fetch(call, lacking, access, seconds, sorting)
+            _fetch(call, lacking, access, sorting)
         if drugs := sorting.drugs_without_words(access.base):
-            _fetch_drugs(drugs, access, max(ends - time.monotonic(), 0), sorting)
+            _fetch_drugs(drugs, access, sorting)
     chart = sorting.chart()
     required = [key for key in index.keys if key.required and sorting.lacks(key)]
     if required:
@@ -268,22 +261,20 @@ def _why_lacking(source: "Source") -> str:
 
 
 def _fetch(
-    call: Call, lacking: Sequence[PrefetchKey], access: _Access, seconds: float, sorting: "_Sorting"
+    call: Call, lacking: Sequence[PrefetchKey], access: _Access, sorting: "_Sorting"
 ) -> None:
     lacking = [x for x in lacking if access.may_ask(x.type, read=x.is_read)]
     queries = {key.name: _expand(key.template, call.context.patient_id) for key in lacking}
-    fetched = access.ask(queries, seconds)
+    fetched = access.ask(queries)
     for key in lacking:
         sorting.accept_fetched(key, fetched[key.name])
 
 
-def _fetch_drugs(
-    drugs: Sequence[str], access: _Access, seconds: float, sorting: "_Sorting"
-) -> None:
+def _fetch_drugs(drugs: Sequence[str], access: _Access, sorting: "_Sorting") -> None:
     """What the drugs are that the record names by nothing but a reference."""
     if not access.may_ask("Medication", read=True):
         return
-    for reference, fetched in access.ask({x: x for x in drugs}, seconds).items():
+    for reference, fetched in access.ask({x: x for x in drugs}).items():
         for page in fetched.pages:
             sorting.keep(_deliver_page(page, reference))
         if fetched.why:

@@ -1,7 +1,11 @@
-"""Turns: calls are computed one after the other, in the order in which they came."""
+"""Who may go on: calls are computed one after the other, in the order in which they came, and only
+so many of them wait for the same thing at once.
+"""
 
 from collections import deque
-from threading import TIMEOUT_MAX, Lock
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import TIMEOUT_MAX, BoundedSemaphore, Lock
 
 from cds_service.errors import Overloaded
 
@@ -14,41 +18,44 @@ class Turns:
     def __init__(self) -> None:
         self._lock = Lock()
         self._is_taken = False
-        self._waiting: deque[Lock] = deque()  # one for each that waits, locked until its turn
+        # One for each that waits, locked until its turn; who comes back goes first.
+        self._back: deque[Lock] = deque()
+        self._new: deque[Lock] = deque()
 
     def take(self, seconds: float) -> None:
         """Waits until all who came before have had their turn; raises Overloaded when this one's
         has not come within `seconds`.
         """
-        own = self._stand_in_line(first=False)
+        own = self._stand_in(self._new)
         if own is None or own.acquire(timeout=min(seconds, TIMEOUT_MAX)):
             return
         with self._lock:
-            if own in self._waiting:  # else it was handed over in just that moment
-                self._waiting.remove(own)
+            if own in self._new:  # else it was handed over in just that moment
+                self._new.remove(own)
                 raise Overloaded("The server is busy.")
 
     def give(self) -> None:
         """Ends the turn that was taken; the next in line has it at once."""
         with self._lock:
-            if self._waiting:
-                self._waiting.popleft().release()
+            line = self._back or self._new
+            if line:
+                line.popleft().release()
             else:
                 self._is_taken = False
 
     def take_again(self) -> None:
-        """Waits, before all who stand in line, for a turn that was given for the time of waiting
-        for something elsewhere.
+        """Waits for a turn that was given for the time of waiting for something elsewhere: only for
+        the one who has it, and for others who came back before.
         """
-        own = self._stand_in_line(first=True)
+        own = self._stand_in(self._back)
         if own is not None:
             own.acquire()
 
     def waiting(self) -> int:
         """How many stand in line."""
-        return len(self._waiting)
+        return len(self._back) + len(self._new)
 
-    def _stand_in_line(self, *, first: bool) -> "Lock | None":  # in Python 3.11 a function
+    def _stand_in(self, line: "deque[Lock]") -> "Lock | None":  # in Python 3.11 Lock is a function
         """What opens once the turn has come; None when it is there already."""
         with self._lock:
             if not self._is_taken:
@@ -56,8 +63,30 @@ class Turns:
                 return None
             own = Lock()
             own.acquire()
-            if first:
-                self._waiting.appendleft(own)
-            else:
-                self._waiting.append(own)
+            line.append(own)
             return own
+
+
+class Room:
+    """Places for a few at once; some more may wait until one is free."""
+
+    def __init__(self, places: int, waiting: int) -> None:
+        self._places = BoundedSemaphore(places)
+        self._with_waiting = BoundedSemaphore(places + waiting)
+
+    @contextmanager
+    def place(self, seconds: float) -> Iterator[None]:
+        """Has a place for the block; raises Overloaded when too many wait, or when none is free
+        within `seconds`.
+        """
+        if not self._with_waiting.acquire(blocking=False):
+            raise Overloaded("The server is busy.")
+        try:
+            if not self._places.acquire(timeout=min(seconds, TIMEOUT_MAX)):
+                raise Overloaded("The server is busy.")
+            try:
+                yield
+            finally:
+                self._places.release()
+        finally:
+            self._with_waiting.release()

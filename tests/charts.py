@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from cds_service.answering import Answering
-from cds_service.call_record import CallRecord
+from cds_service.call_record import CallRecord, Reader
 from cds_service.checking import builder_for, in_modes, vignettes_of
 from cds_service.config import Settings, fixtures_dir
 from cds_service.content import Content
@@ -21,7 +21,6 @@ from cds_service.errors import DataUnobtainable
 from cds_service.fhir_endpoint import FhirEndpoint, load_patients
 from cds_service.loading import load_content
 from cds_service.modes import Mode
-from cds_service.prefetch import Fetcher
 from tests.exchanges import TODAY, Json, resolved
 from tests.foreign_data import Server, ahrq_request, bundles, called, entries_of
 from tests.invariants import without_uuids
@@ -41,7 +40,7 @@ class Chart:
     modes: Mapping[str, Mode] = field(default_factory=dict)
     is_vignette: bool = False
 
-    def answer(self, body: Any, fetcher: Fetcher | None = None, years: int = 0) -> Json:
+    def answer(self, body: Any, fetcher: Reader | None = None, years: int = 0) -> Json:
         """What a body in its place is answered on its day, or so many years later: status, cards
         without uuids, and every verdict with its reason.
         """

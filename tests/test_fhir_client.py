@@ -10,7 +10,6 @@ import threading
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -21,8 +20,9 @@ import pytest
 
 from cds_service.addresses import EVERYWHERE
 from cds_service.clients import ANYBODY, Caller, FhirServer
+from cds_service.errors import Overloaded
 from cds_service.fhir_client import Fetched, FhirClient, open_servers
-from tests.loopback import certificate_for, proxying, wait_until
+from tests.loopback import certificate_for, proxying
 
 requirement = pytest.mark.requirement
 TOKEN = "s3cret.t0ken-AbC"
@@ -521,24 +521,20 @@ def test_queries_wait_for_a_thread_no_longer_than_the_deadline() -> None:
     assert len(got) == 2
 
 
-def test_a_server_gets_no_more_fetches_at_once_than_it_may(stub: Stub) -> None:
-    stub.answers["/fhir/Patient/p1"] = PATIENT
-    with listening(SLOW["hang after accept"]) as (port, got):
-        slow = f"http://127.0.0.1:{port}/fhir"
-        client = reading([slow, stub.base], at_once=2)
-
-        def ask(base: str, seconds: float) -> Fetched:
-            return client.fetch(base, {"q": "Patient/p1"}, token=TOKEN, seconds=seconds)["q"]
-
-        with ThreadPoolExecutor(2) as threads:
-            first = [threads.submit(ask, slow, 1.5) for _ in range(2)]
-            wait_until(lambda: len(got) == 2, "nobody called")
-            assert ask(slow, 0.1) == Fetched("failed", (), "too many fetches at once")
-            assert ask(stub.base, 5).state == "answered"
-            assert [x.result().why for x in first] == ["timed out"] * 2
-        assert ask(slow, 0.1).why == "timed out"
-        wait_until_no_thread_is_left()
-    assert len(got) == 3
+def test_the_places_at_a_server_are_for_all_who_read_it() -> None:
+    one, other = "https://one.example/fhir", "https://one.example/other"
+    a, b = Caller("a"), Caller("b")
+    servers = {"a": [FhirServer(one), FhirServer(other)], "b": [FhirServer(f"{one}/")]}
+    client = FhirClient(servers, at_once=1)
+    with client.place(one, a, 0):
+        with pytest.raises(Overloaded), client.place(one, b, 0.01):
+            pytest.fail("there is one place")
+        with client.place(other, a, 0):
+            pass
+    with client.place(one, b, 0):
+        pass
+    with pytest.raises(ValueError, match="not allowed"):
+        client.place(other, b, 0)
 
 
 @pytest.mark.parametrize("seconds", [0, -1])

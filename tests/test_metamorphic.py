@@ -14,9 +14,9 @@ from urllib.parse import quote
 
 import pytest
 
+from cds_service.call_record import Reader
 from cds_service.fhir_client import FhirClient, open_servers
 from cds_service.fhir_endpoint import FhirEndpoint
-from cds_service.prefetch import Fetcher
 from tests.charts import (
     Chart,
     exchange_charts,
@@ -78,7 +78,7 @@ def expected(chart: Chart) -> str:
     return _expected[chart.name]
 
 
-def after(chart: Chart, relations: Sequence[Relation], fetcher: Fetcher | None = None) -> str:
+def after(chart: Chart, relations: Sequence[Relation], fetcher: Reader | None = None) -> str:
     """What is told of a chart after some changes, in the chart's own names and years."""
     body, random = chart.body, Random(chart.name)
     steps = []
@@ -142,7 +142,7 @@ def _is_long(value: Json) -> bool:
 
 
 @pytest.fixture(scope="module")
-def paged() -> Iterator[tuple[Pages, Fetcher]]:
+def paged() -> Iterator[tuple[Pages, Reader]]:
     """A FHIR server for pages, and who reads it."""
     with serving(Pages) as server:
         assert isinstance(server.endpoint, Pages)
@@ -158,7 +158,7 @@ def in_pages(pages: Pages, chart: Chart) -> Relation:
 def differing(
     of: Sequence[Chart],
     relations: Sequence[Relation],
-    paged: tuple[Pages, Fetcher] | None = None,
+    paged: tuple[Pages, Reader] | None = None,
 ) -> list[str]:
     """The charts that are told otherwise after the changes, and after which of them alone."""
     found = []
@@ -178,13 +178,13 @@ def test_every_chart_is_told_to_the_letter(relation: Relation) -> None:
 
 
 @requirement("PFD-09", "PFD-15")
-def test_every_chart_is_told_to_the_letter_from_pages(paged: tuple[Pages, Fetcher]) -> None:
+def test_every_chart_is_told_to_the_letter_from_pages(paged: tuple[Pages, Reader]) -> None:
     assert differing(charts(), [], paged) == []
 
 
 @requirement("PFD-09", "PFD-11", "PFD-15")
 def test_every_vignette_is_told_to_the_letter_after_all_changes_at_once(
-    each_relation: bool, paged: tuple[Pages, Fetcher]
+    each_relation: bool, paged: tuple[Pages, Reader]
 ) -> None:
     read = vignettes()[:: 1 if each_relation else 10]  # reading takes longer than all else
     names = {x.name for x in read}
@@ -290,7 +290,7 @@ def test_what_does_matter_is_seen(change: Callable[[Json], None]) -> None:
     assert differing([chart], [on_every_result(change)]) == [f"{chart.name}: not the same"]
 
 
-def test_what_is_on_the_second_page_matters(paged: tuple[Pages, Fetcher]) -> None:
+def test_what_is_on_the_second_page_matters(paged: tuple[Pages, Reader]) -> None:
     chart, (pages, _) = one_chart("low-alp-persistent"), paged
 
     assert after(chart, [in_pages(pages, chart)]) != expected(chart)

@@ -543,6 +543,16 @@ def test_no_reason_is_chosen_before_somebody_does(keeping: FlaskClient) -> None:
     assert "no reason given" in options[-1] and "selected" not in "".join(options)
 
 
+def test_a_page_and_the_calls_that_it_makes_are_each_told_once(
+    client: FlaskClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO"):
+        fire(client, request(LOW))
+    told = [vars(x) for x in caplog.records if x.getMessage() == "answered"]
+    assert [x["route"] for x in told] == ["service", "explain", "page"]
+    assert len({x["request_id"] for x in told}) == 3
+
+
 @pytest.mark.parametrize("fields", [{}, {"reason": ""}])
 def test_a_card_is_not_set_aside_by_a_single_click(
     keeping: FlaskClient, fields: dict[str, str]

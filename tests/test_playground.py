@@ -94,7 +94,8 @@ def test_every_fixture_patient_is_fired_and_shows_the_cards_it_is_owed(page: Pag
 def test_the_list_of_patients_fires_what_each_row_names(page: Page) -> None:
     page.goto("/")
     assert page.locator(".patients tbody tr").count() == len(NAMES)
-    page.get_by_role("link", name=f"order-sign of {PERSISTENT}", exact=True).click()
+    with page.expect_navigation():
+        page.get_by_role("link", name=f"order-sign of {PERSISTENT}", exact=True).click()
     assert cards(page) == CHARTS[PERSISTENT]["orders"][1]["expect"]
     assert page.locator("#answer ~ .facts").inner_text().count("order-sign") == 1
 
@@ -295,7 +296,8 @@ def test_the_browser_asks_for_a_reason_where_one_is_needed(page: Page) -> None:
 
 def test_a_suggestion_that_is_accepted_is_reported(page: Page) -> None:
     page.goto(FIRED)
-    page.get_by_role("button", name="Accept: Order PLP").click()
+    with page.expect_navigation():
+        page.get_by_role("button", name="Accept: Order PLP").click()
     said = page.get_by_role("status").inner_text()
     assert "Feedback taken: accepted" in said and "as before" in said
 
@@ -331,7 +333,8 @@ def test_a_saved_fixture_gets_the_same_cards_when_it_is_dropped_back(
     assert fixture.expect == tuple(CHARTS[PERSISTENT]["expect"])
     page.goto("/")
     page.set_input_files("#file", file)
-    page.locator("#own").get_by_role("button", name="Fire").click()
+    with page.expect_navigation():
+        page.locator("#own").get_by_role("button", name="Fire").click()
     assert cards(page) == CHARTS[PERSISTENT]["expect"]
 
 
@@ -341,7 +344,8 @@ def test_a_saved_fixture_of_an_order_holds_the_order_and_fires_the_same(
 ) -> None:
     owed = CHARTS[PERSISTENT]["orders"][number]
     page.goto("/")
-    page.get_by_role("link", name=f"{owed['hook']} of {PERSISTENT}", exact=True).click()
+    with page.expect_navigation():
+        page.get_by_role("link", name=f"{owed['hook']} of {PERSISTENT}", exact=True).click()
     sent = json.loads(page.input_value("#request"))
     with page.expect_download() as saved:
         page.get_by_role("button", name="Save as fixture").click()
@@ -353,7 +357,8 @@ def test_a_saved_fixture_of_an_order_holds_the_order_and_fires_the_same(
     assert (order.hook, order.expect) == (owed["hook"], tuple(owed["expect"]))
     page.goto("/")
     page.set_input_files("#file", file)
-    page.locator("#own").get_by_role("button", name="Fire").click()
+    with page.expect_navigation():
+        page.locator("#own").get_by_role("button", name="Fire").click()
     assert cards(page) == owed["expect"]
     again = json.loads(page.input_value("#request"))
     assert again["hook"] == owed["hook"]

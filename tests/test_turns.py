@@ -2,6 +2,7 @@
 on with others while one waits for something elsewhere.
 """
 
+import json
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -9,16 +10,35 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
-from socket import create_server, socket
+from socket import create_server
 
 import pytest
 from flask import Flask
 
-from cds_service.app import create_app
+from cds_service.answering import Answering
+from cds_service.app import LARGE, create_app
+from cds_service.call_record import CallRecord, RecordedFetcher
+from cds_service.clients import ANYBODY
 from cds_service.config import Settings
 from cds_service.errors import Overloaded
-from cds_service.turns import Turns
-from tests.exchanges import EXPLAIN, NORMAL, SERVICE, Json, changed, drop, now, put, request, send
+from cds_service.fhir_client import Fetched, FhirClient, open_servers
+from cds_service.overrides import Overrides
+from cds_service.store import Store
+from cds_service.turns import Room, Turns
+from tests.charts import content
+from tests.exchanges import (
+    EXPLAIN,
+    NORMAL,
+    SERVICE,
+    Json,
+    as_bytes,
+    changed,
+    drop,
+    now,
+    put,
+    request,
+    send,
+)
 from tests.loopback import FhirServer, hangs, wait_until
 from tests.test_openapi import check
 
@@ -79,11 +99,11 @@ def test_turns_come_in_the_order_of_arrival(line: Line) -> None:
 def test_who_waited_elsewhere_goes_on_before_all_who_stand_in_line(line: Line) -> None:
     line.turns.take(0)
     joined = [line.join("a"), line.join("b")]
-    joined.append(line.join("back", line.turns.take_again))
+    joined += [line.join(who, line.turns.take_again) for who in ("back", "back later")]
     line.turns.give()
     for one in joined:
         one.result(A_WHILE)
-    assert line.had == ["back", "a", "b"]
+    assert line.had == ["back", "back later", "a", "b"]
 
 
 def test_who_gives_up_leaves_the_line_and_the_next_is_not_kept_from_its_turn(line: Line) -> None:
@@ -122,6 +142,25 @@ def test_no_turn_is_lost_by_who_gives_up_in_the_moment_it_comes(switching: None)
     turns.take(0)
 
 
+def test_a_room_has_places_for_a_few_and_a_line_for_some_more() -> None:
+    room = Room(places=2, waiting=3)
+
+    def have_one(seconds: float) -> str:
+        with room.place(seconds):
+            return "had"
+
+    with ThreadPoolExecutor(9) as threads:
+        with room.place(0), room.place(0):
+            asked = [threads.submit(have_one, A_WHILE) for _ in range(9)]
+            wait_until(lambda: sum(x.done() for x in asked) == 6, "the line has no end")
+            refused = [x for x in asked if x.done()]
+            assert all(isinstance(x.exception(), Overloaded) for x in refused)
+        assert [x.result(A_WHILE) for x in asked if x not in refused] == ["had"] * 3
+    with room.place(0), room.place(0), pytest.raises(Overloaded):
+        have_one(0.01)
+    assert [have_one(0) for _ in range(9)] == ["had"] * 9
+
+
 # -- calls -------------------------------------------------------------------------------------
 
 
@@ -154,6 +193,29 @@ def test_a_burst_of_calls_is_computed_one_by_one() -> None:
         calls = [threads.submit(send, app.test_client(), request()) for _ in range(32)]
         assert {x.result().status_code for x in calls} == {200}
     assert not too_many.is_set()
+
+
+def test_large_calls_have_a_line_of_their_own() -> None:
+    first, looking, go = threading.Lock(), threading.Event(), threading.Event()
+
+    def clock() -> datetime:
+        """Keeps the first call until it is let go."""
+        if first.acquire(blocking=False):
+            looking.set()
+            assert go.wait(A_WHILE)
+        return now()
+
+    app = create_app(Settings(open=True, answer_seconds=0.2), now=clock)
+    large = json.dumps(request()) + " " * LARGE
+    with ThreadPoolExecutor(1) as threads:
+        early = threads.submit(send, app.test_client(), large)
+        try:
+            assert looking.wait(A_WHILE)
+            assert send(app.test_client(), request()).status_code == 200
+            assert send(app.test_client(), large).status_code == 503
+        finally:
+            go.set()
+        assert early.result(A_WHILE).status_code == 200
 
 
 @requirement("ERR-01", "PRF-02")
@@ -211,14 +273,45 @@ def test_others_are_answered_while_a_call_waits_for_a_fhir_server(fhir: FhirServ
     assert answered_meanwhile(app, body, asked)
 
 
-def test_others_are_answered_while_a_call_waits_for_the_database() -> None:
-    with create_server(("127.0.0.1", 0)) as silent:
+@requirement("PRF-02", "FHR-08")
+def test_the_time_for_reading_begins_with_a_place_and_is_that_of_all_fetches(
+    fhir: FhirServer,
+) -> None:
+    client = FhirClient({"": open_servers([fhir.base])}, at_once=1)
+    record = CallRecord()
+    fetcher = RecordedFetcher(client, record, seconds=1.0)
+
+    def fetched() -> Fetched:
+        queries = {"patient": "Patient/low-alp-persistent"}
+        return fetcher.fetch(fhir.base, queries, token=None, caller=ANYBODY)["patient"]
+
+    with ThreadPoolExecutor(1) as threads:
+        with client.place(fhir.base, ANYBODY, 0):
+            waits = threads.submit(fetched)
+            threading.Event().wait(1.2)  # longer than it may take to read
+        assert waits.result(A_WHILE).state == "answered"
+    assert record.seconds["wait"] > 1 > record.fetches[0]
+    record.fetches.append(1.0)
+    assert fetched() == Fetched("failed", (), "timed out")
+    client.close()
+
+
+def test_others_are_computed_while_a_call_waits_for_the_database() -> None:
+    turns, record = Turns(), CallRecord()
+    with create_server(("127.0.0.1", 0)) as silent, ThreadPoolExecutor(1) as threads:
         silent.settimeout(A_WHILE)
-        opened: list[socket] = []
-        store = f"postgresql://cds@127.0.0.1:{silent.getsockname()[1]}/cds"
-        settings = Settings(open=True, store_url=store, patient_secret=b"x" * 32)
-        assert answered_meanwhile(
-            create_app(settings, now=now), request(), lambda: opened.append(silent.accept()[0])
-        )
-        for one in opened:
-            one.close()
+        store = Store(f"postgresql://cds@127.0.0.1:{silent.getsockname()[1]}/cds")
+        answering = Answering(content(), None, 1.0, now, overrides=Overrides(store, b"x", now))
+
+        def call() -> int:
+            with record.in_turn(turns):
+                return len(answering.cards("alp-review", as_bytes(request()), record).cards)
+
+        slow = threads.submit(call)
+        with silent.accept()[0]:
+            turns.take(A_WHILE)
+            meanwhile = not slow.done()
+            turns.give()
+        assert (meanwhile, slow.result(A_WHILE)) == (True, 1)
+    turns.take(0)
+    store.close()

@@ -477,7 +477,8 @@ def test_without_script_a_limit_is_changed_and_the_file_downloaded(
         page.get_by_text("Low ALP", exact=True).click()
         page.get_by_label("An adult's ALP is low only below this").fill("28")
         page.get_by_label("Below this an adult's ALP is low,").fill("20")
-        page.get_by_role("button", name="Compare").first.click()
+        with page.expect_navigation():
+            page.get_by_role("button", name="Compare").first.click()
 
         assert page.get_by_role("heading", name="What changes").is_visible()
         moved = page.locator("#patient-cards tbody tr").inner_text()
