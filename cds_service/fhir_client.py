@@ -225,9 +225,7 @@ def open_servers(urls: Sequence[str]) -> tuple[FhirServer, ...]:
 
 
 class _Listed(Struct, frozen=True):
-    """A server of the list: where it lies, what reads it, and the room for those who
-    do.
-    """
+    """A server of the list: where it lies, what reads it, and the room for who does."""
 
     server: FhirServer
     place: _Place
