@@ -29,7 +29,7 @@ demo: $(STAMP) ## serve the fixture patients and print their cards; ARGS=--once 
 	@$(BIN)/cds-service demo $(ARGS)
 
 test: $(STAMP) ## run the tests; ARGS goes to pytest
-	@$(BIN)/python -m pytest --numprocesses 3 --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses 4 --dist loadfile $(ARGS)
 
 lint: $(STAMP) ## check style, format and types
 	@$(BIN)/python -m ruff check

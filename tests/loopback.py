@@ -3,6 +3,7 @@ calls, and the product itself in a process of its own.
 """
 
 import json
+import multiprocessing
 import os
 import shutil
 import ssl
@@ -26,9 +27,12 @@ import pytest
 import requests
 
 from cds_service.fhir_endpoint import FhirEndpoint
+from tests import commands
 
 ROOT = Path(__file__).resolve().parent.parent
 SECONDS_TO_START = 30
+_WARM = multiprocessing.get_context("forkserver")
+_WARM.set_forkserver_preload(["__main__", "tests.commands", *commands.MODULES])
 
 Fault = Callable[["_Answering", bytes], None]
 
@@ -266,15 +270,21 @@ def command(*arguments: str) -> list[str]:
 
 
 def ended(*arguments: str, **settings: str) -> "subprocess.CompletedProcess[str]":
-    """What a command said and ended with."""
-    return subprocess.run(
-        command(*arguments),
-        capture_output=True,
-        text=True,
-        timeout=SECONDS_TO_START,
-        cwd=ROOT,
-        env=clean_environment(**settings),
-    )
+    """What a command said and ended with, in a process of its own that has imported it already:
+    there are hundreds of them, and Python would take a second for each.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        said = [Path(folder) / name for name in ("stdout", "stderr")]
+        environment = clean_environment(**settings)
+        process = _WARM.Process(target=commands.run, args=(arguments, environment, ROOT, *said))
+        process.start()
+        process.join(SECONDS_TO_START)
+        if process.exitcode is None:
+            process.kill()
+            process.join()
+            raise subprocess.TimeoutExpired(arguments, SECONDS_TO_START)
+        output, errors = (x.read_text("utf-8") for x in said)
+        return subprocess.CompletedProcess(arguments, process.exitcode, output, errors)
 
 
 @dataclass

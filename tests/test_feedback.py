@@ -207,9 +207,9 @@ def test_a_member_that_is_missing_or_no_such_thing_is_named_with_its_place(
 )
 def test_a_moment_of_any_zone_is_kept_in_utc(served: Served, given: str, kept: str) -> None:
     card = f"at {given}"
-    assert served.takes(item(card, outcomeTimestamp=given)) == (1, 0)
+    assert served.takes(accepted(card, outcomeTimestamp=given)) == (1, 0)
     assert [x["outcome_at"] for x in served.rows(FEEDBACK, card=card)] == [kept]
-    assert served.takes(item(card, outcomeTimestamp=kept)) == (0, 1)
+    assert served.takes(accepted(card, outcomeTimestamp=kept)) == (0, 1)
 
 
 @requirement("FBK-04")
@@ -232,41 +232,39 @@ def test_every_suggestion_that_was_accepted_is_kept(served: Served) -> None:
     assert sorted(found) == ["no UUID", "s1", "s2", "s3"]
 
 
+WHYS: list[tuple[Json, str, str, str]] = [  # what is said; the list, the reason and the words kept
+    ({}, "", "", ""),
+    ({"overrideReason": None}, "", "", ""),
+    ({"overrideReason": {}}, "", "", ""),
+    ({"overrideReason": {"reason": {"code": "later"}}}, "", "later", ""),
+    ({"overrideReason": {"reason": {"code": "later", "system": "x"}}}, "x", "later", ""),
+    ({"overrideReason": {"reason": {"code": "?", "display": "Why"}}}, "", "?", ""),
+    ({"overrideReason": {"userComment": HERE}}, "", "", HERE),
+    ({"overrideReason": {"reason": {"code": "a"}, "userComment": HERE}}, "", "a", HERE),
+    ({"overrideReason": {"userComment": "  "}}, "", "", ""),
+    ({"overrideReason": {"userComment": "é" * 4000}}, "", "", "é" * 4000),
+    (
+        {
+            "overrideReasons": {
+                "reason": {"code": "a", "extension": {"com.vendor.id": 7}},
+                "userComment": HERE,
+                "extension": {"com.vendor.role": "x"},
+            }
+        },
+        *("", "a", HERE),
+    ),
+]
+
+
 @requirement("FBK-05", "FBK-06")
-@pytest.mark.parametrize(
-    ("why", "system", "code", "comment"),
-    [
-        ({}, "", "", ""),
-        ({"overrideReason": None}, "", "", ""),
-        ({"overrideReason": {}}, "", "", ""),
-        ({"overrideReason": {"reason": {"code": "later"}}}, "", "later", ""),
-        ({"overrideReason": {"reason": {"code": "later", "system": "x"}}}, "x", "later", ""),
-        ({"overrideReason": {"reason": {"code": "?", "display": "Why"}}}, "", "?", ""),
-        ({"overrideReason": {"userComment": HERE}}, "", "", HERE),
-        ({"overrideReason": {"reason": {"code": "a"}, "userComment": HERE}}, "", "a", HERE),
-        ({"overrideReason": {"userComment": "  "}}, "", "", ""),
-        ({"overrideReason": {"userComment": "é" * 4000}}, "", "", "é" * 4000),
-        (
-            {
-                "overrideReasons": {
-                    "reason": {"code": "a", "extension": {"com.vendor.id": 7}},
-                    "userComment": HERE,
-                    "extension": {"com.vendor.role": "x"},
-                }
-            },
-            *("", "a", HERE),
-        ),
-    ],
-)
-def test_a_card_may_be_set_aside_with_or_without_a_reason_of_any_list(
-    served: Served, why: Json, system: str, code: str, comment: str
-) -> None:
-    card = f"why {json.dumps(why)}"[:120]
-    assert served.takes(item(card, **why)) == (1, 0)
-    [found] = served.rows(FEEDBACK, card=card)
-    assert (found["reason_system"], found["reason"]) == (system, code)
-    kept = [x["text"] for x in served.rows(COMMENT, feedback=found["id"])]
-    assert kept == ([comment] if comment else [])
+def test_a_card_may_be_set_aside_with_or_without_a_reason_of_any_list(served: Served) -> None:
+    items = [item(f"why {n}", **why) for n, (why, *_) in enumerate(WHYS)]
+    assert served.takes(*items) == (len(WHYS), 0)
+    for n, (why, system, code, comment) in enumerate(WHYS):
+        [found] = served.rows(FEEDBACK, card=f"why {n}")
+        assert (found["reason_system"], found["reason"]) == (system, code), why
+        kept = [x["text"] for x in served.rows(COMMENT, feedback=found["id"])]
+        assert kept == ([comment] if comment else []), why
 
 
 @requirement("FBK-06", "FBK-12")

@@ -14,7 +14,7 @@ from tests.exchanges import TODAY, Json, alp, bundle, problem
 from tests.loopback import Running, running
 from tests.test_trend import CHARTS, HOSTILE, drug
 
-WIDTHS = pytest.mark.parametrize("width", [1200, 600, 320])
+WIDTHS = (1200, 600, 320)
 FIXTURES = ("low-alp-microkatal", "after-cardiac-surgery", "pregnant-raised-alp")
 
 
@@ -49,12 +49,18 @@ def called(resources: list[Json]) -> str:
     return json.dumps({**asked, "context": context, "prefetch": prefetch})
 
 
-def fire(page: Page, resources: list[Json], width: int = 1200) -> None:
-    page.set_viewport_size({"width": width, "height": 900})
+def fire(page: Page, resources: list[Json]) -> None:
     page.goto("/")
     page.fill("#pasted", called(resources))
     page.click("#own button.main")
     page.wait_for_selector("figure.trend")
+
+
+def at_each(page: Page, *widths: int) -> Iterator[int]:
+    """The page at each width in turn: both drawings are in it, and its style shows one."""
+    for width in widths:
+        page.set_viewport_size({"width": width, "height": 900})
+        yield width
 
 
 def boxes(page: Page) -> Mapping[str, list[tuple[str, float, float, float, float]]]:
@@ -73,22 +79,17 @@ def boxes(page: Page) -> Mapping[str, list[tuple[str, float, float, float, float
 @pytest.mark.parametrize(
     "name", ["nothing", "one", "one day", "twenty years", "katal", "close", "odd"]
 )
-@WIDTHS
-def test_one_drawing_is_seen_and_no_text_in_it_lies_over_another(
-    page: Page, name: str, width: int
-) -> None:
-    fire(page, CHARTS[name], width)
-    told_apart(page, width)
+def test_one_drawing_is_seen_and_no_text_in_it_lies_over_another(page: Page, name: str) -> None:
+    fire(page, CHARTS[name])
+    for width in at_each(page, *WIDTHS):
+        told_apart(page, width)
 
 
 @pytest.mark.parametrize("name", FIXTURES)
-@pytest.mark.parametrize("width", [1400, 800, 360])
-def test_a_fixture_patient_s_drawing_is_whole_at_any_width(
-    page: Page, name: str, width: int
-) -> None:
-    page.set_viewport_size({"width": width, "height": 900})
+def test_a_fixture_patient_s_drawing_is_whole_at_any_width(page: Page, name: str) -> None:
     page.goto(f"/?patient={name}&service=alp-review")
-    told_apart(page, width)
+    for width in at_each(page, 1400, 800, 360):
+        told_apart(page, width)
 
 
 def told_apart(page: Page, width: int) -> None:
@@ -107,12 +108,12 @@ def told_apart(page: Page, width: int) -> None:
     assert not is_too_wide(page)
 
 
-@WIDTHS
-def test_the_picture_keeps_nobody_out(page: Page, width: int) -> None:
-    fire(page, CHARTS["odd"], width)
+def test_the_picture_keeps_nobody_out(page: Page) -> None:
+    fire(page, CHARTS["odd"])
     page.click(".trend summary")
-    assert kept_out(page) == []
-    assert not is_too_wide(page)
+    for width in at_each(page, *WIDTHS):
+        assert kept_out(page) == [], width
+        assert not is_too_wide(page), width
     name = f"ALP and GGT over time, as of {TODAY}"
     images = page.get_by_role("img", name=name[:21])
     assert images.count() == 1  # the other drawing is not there for a screen reader either
@@ -159,13 +160,12 @@ def test_hostile_text_of_a_chart_is_harmless_in_the_picture(page: Page) -> None:
 # -- the page of the API -----------------------------------------------------------------------
 
 
-@WIDTHS
-def test_the_page_of_the_api_keeps_nobody_out(page: Page, width: int) -> None:
-    page.set_viewport_size({"width": width, "height": 900})
+def test_the_page_of_the_api_keeps_nobody_out(page: Page) -> None:
     page.goto("/docs")
     page.evaluate("document.querySelectorAll('details').forEach(x => x.open = true)")
-    assert kept_out(page) == []
-    assert not is_too_wide(page)
+    for width in at_each(page, *WIDTHS):
+        assert kept_out(page) == [], width
+        assert not is_too_wide(page), width
 
 
 def test_a_link_to_a_schema_opens_it(page: Page) -> None:
