@@ -11,17 +11,17 @@ from typing import Any
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, BrowserContext, Page
 from werkzeug.test import TestResponse
 
 from cds_service.app import create_app
 from cds_service.config import Settings, fixtures_dir
 from cds_service.fhir_endpoint import FhirEndpoint, FixturePatient, load_patients
-from tests.browser import chromium
+from tests.browser import Seen, chromium, tab, warm_window
 from tests.databases import KINDS, Cluster, Databases, cluster
 from tests.exchanges import TODAY, now, resolved
 from tests.invariants import faults
-from tests.loopback import FhirServer, serving
+from tests.loopback import FhirServer, Running, serving
 
 PATIENTS = fixtures_dir() / "patients"
 NAMES = sorted(path.stem for path in PATIENTS.glob("*.json"))
@@ -179,6 +179,25 @@ def browser() -> Iterator[Browser]:
     """A browser for the tests of a file: while it runs, its event loop is in the way of others."""
     with chromium() as started:
         yield started
+
+
+@pytest.fixture(scope="module")
+def window(browser: Browser, server: Running) -> Iterator[BrowserContext]:
+    """Where the pages of a file's server are shown."""
+    with warm_window(browser, server.url) as made:
+        yield made
+
+
+@pytest.fixture
+def seen(window: BrowserContext, server: Running) -> Iterator[Seen]:
+    """A page of the server, and what it does beside being shown."""
+    with tab(window, server.url) as made:
+        yield made
+
+
+@pytest.fixture
+def page(seen: Seen) -> Page:
+    return seen.page
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ import requests
 from playwright.sync_api import Browser, Locator, Page
 
 from cds_service.fhir_endpoint import load_patients
-from tests.browser import Seen, is_too_wide, kept_out, opened
+from tests.browser import is_too_wide, kept_out, opened
 from tests.conftest import NAMES, PATIENTS
 from tests.exchanges import LOW, TODAY, Json, bundle, drop, request
 from tests.loopback import Running, running
@@ -32,17 +32,6 @@ def server() -> Iterator[Running]:
     """The fixture patients behind the server's own FHIR endpoint, as `demo` starts it."""
     with running("--demo") as started:
         yield started
-
-
-@pytest.fixture
-def seen(browser: Browser, server: Running) -> Iterator[Seen]:
-    with opened(browser, server.url) as page:
-        yield page
-
-
-@pytest.fixture
-def page(seen: Seen) -> Page:
-    return seen.page
 
 
 def cards(page: Page) -> list[str]:

@@ -24,12 +24,6 @@ def server() -> Iterator[Running]:
         yield started
 
 
-@pytest.fixture
-def page(browser: Browser, server: Running) -> Iterator[Page]:
-    with opened(browser, server.url) as seen:
-        yield seen.page
-
-
 def called(resources: list[Json]) -> str:
     """The request that sends a chart under our own keys."""
 
@@ -112,7 +106,7 @@ def test_the_picture_keeps_nobody_out(page: Page) -> None:
     fire(page, CHARTS["odd"])
     page.click(".trend summary")
     for width in at_each(page, *WIDTHS):
-        assert kept_out(page) == [], width
+        assert kept_out(page, colours=width == WIDTHS[0]) == [], width
         assert not is_too_wide(page), width
     name = f"ALP and GGT over time, as of {TODAY}"
     images = page.get_by_role("img", name=name[:21])
@@ -164,7 +158,7 @@ def test_the_page_of_the_api_keeps_nobody_out(page: Page) -> None:
     page.goto("/docs")
     page.evaluate("document.querySelectorAll('details').forEach(x => x.open = true)")
     for width in at_each(page, *WIDTHS):
-        assert kept_out(page) == [], width
+        assert kept_out(page, colours=width == WIDTHS[0]) == [], width
         assert not is_too_wide(page), width
 
 

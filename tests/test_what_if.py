@@ -462,12 +462,6 @@ def server() -> Iterator[Running]:
         yield process
 
 
-@pytest.fixture
-def page(browser: Browser, server: Running) -> Iterator[Page]:
-    with opened(browser, server.url) as seen:
-        yield seen.page
-
-
 def test_without_script_a_limit_is_changed_and_the_file_downloaded(
     browser: Browser, server: Running
 ) -> None:
