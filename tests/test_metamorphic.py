@@ -12,6 +12,7 @@ from functools import cache
 from random import Random
 from urllib.parse import quote
 
+import msgspec
 import pytest
 
 from cds_service.call_record import Reader
@@ -60,7 +61,7 @@ def each_relation(pytestconfig: pytest.Config) -> bool:
 
 def told(answer: Json) -> str:
     """The cards to the letter but for their uuids, and every verdict with its reason."""
-    return json.dumps(answer, ensure_ascii=False, indent=1)
+    return msgspec.json.format(msgspec.json.encode(answer), indent=1).decode()
 
 
 def without_amounts(said: str) -> str:
