@@ -271,7 +271,7 @@ def command(*arguments: str) -> list[str]:
 
 def ended(*arguments: str, **settings: str) -> "subprocess.CompletedProcess[str]":
     """What a command said and ended with, in a process of its own that has imported it already:
-    there are hundreds of them, and Python would take a second for each.
+    there are some 150 of them, and Python would take a second for each.
     """
     with tempfile.TemporaryDirectory() as folder:
         said = [Path(folder) / name for name in ("stdout", "stderr")]
