@@ -20,7 +20,7 @@ def run(
     stderr: Path,
 ) -> None:
     """Ends this process as the command does; what it says goes into two files."""
-    from cds_service.cli import main
+    from cds_service.cli import main  # here, since the tests themselves import this module too
 
     os.chdir(folder)
     os.environ.clear()
