@@ -159,7 +159,6 @@ def _rejected(reason: str) -> Metric:
     return Metric("cds_jwt_rejected_total", {"reason": reason})
 
 
-_TOKEN_UNKEPT = Metric("cds_store_failures_total", {"operation": "token"})
 FAULTS = (
     # First, so that the worker that comes after lives for most of a soak.
     Fault("a worker killed", _kill, _LOST, Metric("cds_workers_started_total")),
@@ -173,7 +172,7 @@ FAULTS = (
     Fault("FHIR server half-open", _fhir_that(hangs), _UNREAD, _failures("timed out")),
     Fault("FHIR JSON cut short", _fhir_that(truncates), _UNREAD, _failures("not JSON")),
     # SQLite waits five seconds for another writer.
-    Fault("store locked", _lock_store, _STORE_DOWN, _TOKEN_UNKEPT, 8.0),
+    Fault("store locked", _lock_store, _STORE_DOWN, Metric("cds_store_failures_total"), 8.0),
     Fault("disk full", _fill_disk, _STORE_DOWN, Metric("cds_audit_failures_total")),
     Fault("clock an hour ahead", _clock_off_by(_STEP), _REFUSED, _rejected("expired")),
     Fault("clock an hour behind", _clock_off_by(-_STEP), _REFUSED, _rejected("from-the-future")),
