@@ -122,7 +122,7 @@ def _has(owner: type | ModuleType, name: str) -> bool:
     if hasattr(owner, name):
         return True
     classes = owner.__mro__ if isinstance(owner, type) else ()
-    return any(name in vars(x).get("__annotations__", {}) for x in classes)
+    return any(name in inspect.get_annotations(x) for x in classes)
 
 
 @cache
