@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date
 from functools import cached_property, lru_cache
+from math import isfinite
 from pathlib import Path
 from typing import Any
 from unicodedata import category
@@ -44,6 +45,7 @@ Ask = Callable[[str, bytes], "Answered"]
 SANDBOX = "https://sandbox.cds-hooks.org/"
 MOST_REASONS = 6
 MOST_ENTRIES = 2
+DEEPEST = 100  # levels that are shown indented; FHIR has some twenty
 _OPENED = "patient-view"
 _PLAIN = ("yes", "no", "unknown")
 _SCREENS = {_OPENED: "patient-view", "order-select": "rx-view", "order-sign": "rx-sign"}
@@ -216,7 +218,7 @@ class Playground:
                 raise BrokenRequest("No service answers the hook of this request.", why)
             family, service = self._service(chosen.service, hook)
             return family, service, body
-        return family, service, json.dumps(made, ensure_ascii=False, indent=1).encode()
+        return family, service, _indented(made)
 
     @cached_property
     def _hooks(self) -> tuple[str, ...]:
@@ -401,11 +403,11 @@ class Playground:
         found = {}
         for reference in sorted(_references(explained.get("verdicts", []))):
             if reference in sent:
-                found[reference] = _indented(sent[reference])
+                found[reference] = visible(_indented(sent[reference]).decode())
             elif self._fhir is not None and request.get("fhirServer") == self.fhir_url:
                 status, body = self._fhir.answer("GET", reference, "")
                 if status == 200:
-                    found[reference] = _indented(json.loads(body))
+                    found[reference] = visible(_indented(json.loads(body)).decode())
         return found
 
     def patient(self, chosen: Chosen, fired: Fired) -> PatientShown:
@@ -442,7 +444,7 @@ class Playground:
         fixture = saved_fixture(_object(body), hook, as_of, story, _owed(fired.cards))
         if hook != _OPENED:
             fixture["expect"] = self._owed_when_opened(fixture, ask)
-        return file_name(fixture), json.dumps(fixture, indent=1).encode()
+        return file_name(fixture), _indented(fixture)
 
     def _owed_when_opened(self, fixture: Json, ask: Ask) -> list[str]:
         """The cards of a chart that is only opened; none where it is nobody's."""
@@ -473,18 +475,39 @@ def shown(text: str) -> str:
     return line if len(line) <= 200 else f"{line[:200]}…"
 
 
-def _indented(value: Any) -> str:
-    return visible(json.dumps(value, ensure_ascii=False, indent=1))
+def _indented(value: Any) -> bytes:
+    """JSON with a line for each value; on one line when it is nested so deeply that most of the
+    text would be blanks. Half a character is an escape, as it came.
+    """
+    indent = 1 if _levels(value) <= DEEPEST else None
+    return json.dumps(value, ensure_ascii=False, indent=indent).encode(errors="backslashreplace")
+
+
+def _levels(value: Any) -> int:
+    """How deeply lists and objects are nested; counted without recursion."""
+    found, level = 0, [value]
+    while level := [x for x in level if isinstance(x, dict | list) and x]:
+        found += 1
+        level = [y for x in level for y in (x.values() if isinstance(x, dict) else x)]
+    return found
 
 
 def _never(_: str) -> None:
     raise ValueError
 
 
+def _number(digits: str) -> int | float | str:
+    """A number of JSON; one that is too large for Python stays the text that it is."""
+    number = float(digits)
+    if not isfinite(number):
+        return digits
+    return int(digits) if digits.lstrip("-").isdigit() else number
+
+
 def _object(body: bytes) -> Json:
     """The JSON object of a body; empty for anything else."""
     try:
-        found = json.loads(body, parse_constant=_never)
+        found = json.loads(body, parse_constant=_never, parse_float=_number, parse_int=_number)
     except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
@@ -501,7 +524,7 @@ def _refused(answer: Answered, body: bytes) -> tuple[str, ...]:
 def _broken_at(body: bytes) -> str:
     """Where a text stops being JSON; "" where it does not."""
     try:
-        json.loads(body.decode())
+        json.loads(body.decode(), parse_int=str)  # Python reads no number of over 4,300 digits
     except UnicodeDecodeError as error:
         before = body[: error.start].decode()
         line, column = before.count("\n") + 1, len(before) - before.rfind("\n")

@@ -11,6 +11,7 @@ from cds_service import openapi
 from cds_service.content import Content
 from cds_service.content_files import Service
 from cds_service.invariants import broken_rules
+from cds_service.resources import integer
 
 if TYPE_CHECKING:
     from jsonschema import Draft202012Validator
@@ -63,7 +64,7 @@ class Checks:
 
     def _request(self, service_id: str, sent: bytes) -> tuple[str, ...]:
         try:
-            value = json.loads(sent)
+            value = json.loads(sent, parse_int=integer)
         except (ValueError, RecursionError):
             return ("it is no JSON",)
         return self._against(value, self._validator(service_id, 0))

@@ -305,10 +305,11 @@ def loads_leniently(raw: Raw | bytes) -> Any:
     character.
     """
     text = with_whole_escapes(bytes(raw)).decode(errors="replace")
-    return json.loads(text, parse_int=_integer)
+    return json.loads(text, parse_int=integer)
 
 
-def _integer(digits: str) -> int | float:
+def integer(digits: str) -> int | float:
+    """A whole number of JSON; one of very many digits is infinite."""
     return int(digits) if len(digits) < 400 else float("inf")  # CPython refuses over 4,300 digits
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from cds_service.chart_requests import entries_of
-from cds_service.errors import BrokenRequest
+from cds_service.errors import BrokenRequest, NotJson
 from cds_service.fhir_endpoint import FixturePatient, Ordering, moved
 from cds_service.hook_request import ORDER_HOOKS
 
@@ -35,7 +35,7 @@ def saved_fixture(request: Json, hook: str, as_of: str, story: str, expect: list
 
 def read_fixture(given: Json, today: int) -> FixturePatient:
     """A fixture that was saved, its dates moved to a day; raises BrokenRequest naming what is wrong
-    with it.
+    with it, and NotJson when it is nested too deeply.
     """
     try:
         as_of = date.fromisoformat(given["asOf"])
@@ -44,6 +44,8 @@ def read_fixture(given: Json, today: int) -> FixturePatient:
         orders = moved(given.get("orders", []), days)
     except (TypeError, ValueError, OverflowError):
         raise _unreadable("asOf must be a day") from None
+    except RecursionError:
+        raise NotJson("The fixture is nested too deeply.") from None
     try:
         ordered = msgspec.convert(orders, tuple[Ordering, ...])
     except msgspec.ValidationError as error:
@@ -107,9 +109,10 @@ def _is_resource(entry: Json) -> bool:
     return isinstance(resource, dict) and isinstance(resource.get("resourceType"), str)
 
 
-def _id_of(full_url: object, resource: Json) -> object:
+def _id_of(full_url: object, resource: Json) -> str | None:
     at = full_url.rsplit("/", 1)[-1].rsplit(":", 1)[-1] if isinstance(full_url, str) else None
-    return resource.get("id") or at
+    own = resource.get("id")
+    return own if isinstance(own, str) and own else at
 
 
 def _with_id(draft: Json, number: int) -> Json:

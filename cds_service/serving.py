@@ -30,6 +30,9 @@ from cds_service.metrics import Exposed, counted_together
 # A worker's threads. One is taken for as long as a caller takes to send a body and for as long as a
 # FHIR server takes; one call is computed at a time (turns). Those that idle end by themselves.
 THREADS = 64
+# Bytes of stack for each, those of a main thread: JSON that is nested as deeply as Python 3.12 and
+# 3.13 let it be takes four million, and granian's threads have two.
+STACK = 8 * 1024 * 1024
 NEW_OBJECTS = 20_000  # that are held before Python looks for rings among them: some MB
 SECONDS_TO_END = 8  # a worker may miss the signal while it starts; shorter than `demo` waits
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -91,6 +94,8 @@ def run(
     _content = content
     claim = _claimed(host, port)
     os.environ.update(environ)
+    # Workers have what was read here: Python 3.14 would start them from nothing.
+    multiprocessing.set_start_method("fork", force=True)
     # What was read stays: the collector of a worker need not look at it, nor copy its pages so.
     gc.freeze()
     gc.enable()
@@ -118,6 +123,7 @@ def _serve(
     host: str, port: int, workers: int, bound: Callable[[], object], exposed: Exposed | None
 ) -> None:
     address = "127.0.0.1" if host == "localhost" else host  # granian resolves no names
+    os.environ["RUST_MIN_STACK"] = str(STACK)
     server = Granian(
         "cds_service.serving:application",
         factory=True,

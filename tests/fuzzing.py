@@ -23,8 +23,10 @@ from itertools import count
 from pathlib import Path
 from random import Random
 from typing import Any
+from urllib.parse import urlencode
 
 from requests.structures import CaseInsensitiveDict
+from urllib3 import encode_multipart_formdata
 
 from cds_service.fhir_endpoint import FhirEndpoint, moved
 from tests.broken_requests import BROKEN
@@ -210,6 +212,7 @@ _PATHS = (
     *("/topics/%ff", "/topics/lowAlpPersistent", "/topics/lowAlpPersistent?format=json"),
     *("/topics?format=%ff", "/topics/nope", "/static/topics.css", "/static/../app.py", "/static"),
     *("/livez", "/readyz", "/version", "/openapi.json", "/fhir/Patient", "/nope?x=1e400", "/%"),
+    *("/what-if?limits.adult_age=1e400", "/what-if.toml?limits.adult_age=%ff", "/docs?x=%00"),
     *(
         "/%c3%bc",
         "/%ed%a0%80",
@@ -237,8 +240,14 @@ _HEADERS: Sequence[tuple[str, Sequence[str]]] = (
     ("Access-Control-Request-Private-Network", ("true", "x")),
 )
 # How often of a hundred each kind is sent.
-_WEIGHTS = {"call": 64, "explain": 14, "feedback": 8, "fetch": 4, "head": 5, "path": 5}
+_WEIGHTS = {"call": 63, "explain": 14, "feedback": 8, "fetch": 4, "head": 5, "path": 5, "page": 1}
 _OWNER = "low-alp-persistent"
+_PRESSED: Sequence[Mapping[str, str]] = (
+    *({}, {}, {"save": "1"}, {"forget": "1"}),
+    {"accept": f"{_CARD} {_CARD} lowAlpPersistent"},
+    {"override": f"{_CARD} lowAlpPersistent", f"reason-{_CARD}": "later", f"comment-{_CARD}": "x"},
+    {"override": f"{_CARD} lowAlpPersistent"},
+)
 
 
 class Fuzzing:
@@ -246,6 +255,7 @@ class Fuzzing:
 
     def __init__(self, seed: int, today: date) -> None:
         self._seed = seed
+        self._today = today
         self._originals = originals(today)
         self._reported = _feedback()
 
@@ -260,6 +270,8 @@ class Fuzzing:
         if kind == "fetch":
             body = self._without_prefetch(number, random, fhir_server)
             return kind, Attempt("POST", "/cds-services/alp-review", body=body)
+        if kind == "page":
+            return kind, _form(random, original, self._cut(random, original.body), self._today)
         if kind == "path":
             headers = tuple(_some_headers(random)) if random.random() < 0.3 else ()
             return kind, Attempt(random.choice(_METHODS), random.choice(_PATHS), headers)
@@ -286,6 +298,38 @@ class Fuzzing:
         body = {"hook": "patient-view", "hookInstance": "x", "context": context}
         body |= {"fhirServer": fhir_server, "fhirAuthorization": GRANT}
         return json.dumps(body).encode() if random.random() < 0.8 else mutated(random, body)
+
+
+def _form(random: Random, original: Original, body: Json, today: date) -> Attempt:
+    """A form of the playground with an odd request, or with an odd Bundle or fixture of its chart,
+    pasted or in a file, and some button pressed.
+    """
+    chart = {"resourceType": "Bundle", "type": "collection", "entry": _entries(body)}
+    fixture = {"asOf": f"{today}", "story": "x", "expect": [], "bundle": chart}
+    written = mutated(random, random.choice((body, chart, fixture)))
+    chosen = {
+        "service": random.choice(("", original.service, *SERVICES, "nope")),
+        "patient": random.choice(("", "", _OWNER, "nope")),
+        **random.choice(_PRESSED),
+    }
+    if random.random() < 0.3:
+        given, kind = encode_multipart_formdata({**chosen, "file": ("x.json", written)})
+    else:
+        name = random.choice(("pasted", "pasted", "request"))
+        given = urlencode({**chosen, name: written}).encode()
+        kind = "application/x-www-form-urlencoded"
+    return Attempt("POST", "/", (("Content-Type", kind),), given)
+
+
+def _entries(body: Json) -> list[Any]:
+    """The entries of all that is sent of a chart."""
+    prefetch = body.get("prefetch")
+    values = prefetch.values() if isinstance(prefetch, dict) else ()
+    found: list[Any] = []
+    for value in values:
+        entries = value.get("entry") if isinstance(value, dict) else None
+        found += entries if isinstance(entries, list) else [{"resource": value}]
+    return found
 
 
 def _below(random: Random, body: Json) -> tuple[str, ...]:

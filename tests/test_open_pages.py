@@ -46,6 +46,9 @@ POLICY = {
 STATIC = {"/static/playground.css": "text/css", "/static/playground.mjs": "text/javascript"}
 
 
+DEEP = '{"contained":[' * 400 + "1" + "]}" * 400
+
+
 def fire(client: FlaskClient, body: Json | str | None = None, **form: Any) -> TestResponse:
     headers = {**HTML, **form.pop("headers", {})}
     if body is not None:
@@ -159,6 +162,11 @@ def test_a_page_is_answered_to_loopback_names_only(client: FlaskClient) -> None:
         ({"resourceType": "Bundle", "entry": "x"}, 422, "entry has no Patient"),
         ({"asOf": "soon", "bundle": {}}, 422, "asOf must be a day"),
         ({"asOf": "2026-01-01", "bundle": []}, 422, "bundle has no Patient"),
+        (
+            json.dumps({"asOf": "2026-01-01", "bundle": None}).replace("null", DEEP),
+            400,
+            "The fixture is nested too deeply.",
+        ),
         ({"asOf": "2026-01-01", "bundle": {"entry": [5, {"resource": 5}]}}, 422, "no Patient"),
         ({"asOf": "2026-01-01", "bundle": {}, "orders": 5}, 422, "orders: Expected"),
         ({"asOf": "2026-01-01", "bundle": {}, "orders": [{}]}, 422, "orders: Object missing"),
@@ -185,6 +193,13 @@ def test_a_request_that_breaks_the_schema_fails_its_check(client: FlaskClient) -
     failed, *held = checks.split("</section>")[0].split('<span class="check ')[1:]
     assert failed.startswith("bad") and "&#39;hookInstance&#39; is a required property" in failed
     assert [x.partition('"')[0] for x in held] == ["good"]
+
+
+def test_a_number_of_very_many_digits_is_json_all_the_same(client: FlaskClient) -> None:
+    body = json.dumps(request(LOW) | {"extension": {"x": "@"}}).replace('"@"', "9" * 5000)
+    answer = fire(client, body)
+    assert answer.status_code == 200
+    assert "it is no JSON" not in answer.get_data(as_text=True)
 
 
 @pytest.mark.parametrize("text", ["\u202e", "\u2066x", "\x9b31m", "\u200b", "\ue000", "\ufeff"])
@@ -218,6 +233,7 @@ def test_a_file_of_any_bytes_is_answered_as_the_service_would(client: FlaskClien
         (b'{\n"a": 1,\n\xff}', "Line 3, column 1: not a character of UTF-8."),
         (b"{\n\n  x", "Line 3, column 3: "),
         (b"", "Nothing was pasted"),
+        (b'{"a": ' + b"9" * 5000 + b",}", "column 5008: "),
     ],
 )
 def test_a_text_that_is_no_json_is_refused_with_the_place(
@@ -315,6 +331,28 @@ def test_what_was_refused_is_saved_as_far_as_it_goes(client: FlaskClient, change
     [order] = saved(client, body)["orders"]
     found = [x["resource"]["id"] for x in order["draftOrders"]["entry"]]
     assert found == (["draft-1"] if change == "id" else [])
+
+
+def test_an_order_whose_id_is_no_text_is_saved_with_one(client: FlaskClient) -> None:
+    body = selecting(draft(1), selections=["MedicationRequest/d1"])
+    body["context"]["draftOrders"]["entry"][0]["resource"]["id"] = ["d1"]
+    [order] = saved(client, body)["orders"]
+    assert [x["resource"]["id"] for x in order["draftOrders"]["entry"]] == ["draft-1"]
+
+
+@pytest.mark.parametrize(
+    ("number", "kept"), [("1e400", "1e400"), ("-9" + "9" * 5000, None), ("28.5", 28.5), ("28", 28)]
+)
+def test_a_number_that_python_cannot_hold_is_saved_as_its_text(
+    client: FlaskClient, number: str, kept: object
+) -> None:
+    body = request(LOW)
+    value = body["prefetch"]["results"]["entry"][0]["resource"]["valueQuantity"]
+    value["value"] = "@"
+    answer = fire(client, json.dumps(body).replace('"@"', number), save="fixture")
+    entries = strict_json(answer.data)["bundle"]["entry"]
+    found = [x["resource"].get("valueQuantity", {}).get("value") for x in entries]
+    assert (number if kept is None else kept) in found
 
 
 # -- whose call it was --------------------------------------------------------------------------
@@ -481,6 +519,30 @@ def test_the_drafts_of_a_bundle_are_the_draft_orders_of_an_order_hook(client: Fl
     assert '<article class="card' in html
     none = fire(client, chart.bundle, service="antiresorptive-safety-sign")
     assert none.status_code == 200 and "<article" not in none.get_data(as_text=True)
+
+
+def a_chart_with(note: str) -> tuple[str, str]:
+    """A request and the Bundle of its chart, whose results all have a note, as it is written."""
+    body = request(LOW)
+    for entry in body["prefetch"]["results"]["entry"]:
+        entry["resource"]["note"] = "@"
+    entries = [{"resource": body["prefetch"]["patient"]}, *body["prefetch"]["results"]["entry"]]
+    bundle = {"resourceType": "Bundle", "type": "collection", "entry": entries}
+    asked, chart = (json.dumps(x).replace('"@"', note) for x in (body, bundle))
+    return asked, chart
+
+
+@pytest.mark.parametrize("which", [0, 1], ids=["a request", "a Bundle"])
+@pytest.mark.parametrize("note", [r'[{"text":"\ud800"}]', '[{"x":1e400}]', DEEP])
+def test_an_odd_note_costs_no_card(client: FlaskClient, note: str, which: int) -> None:
+    answer = fire(client, a_chart_with(note)[which])
+    assert answer.status_code == 200
+    assert answer.get_data(as_text=True).count('<article class="card') == 1
+
+
+def test_what_is_nested_very_deeply_is_shown_without_its_blanks(client: FlaskClient) -> None:
+    plain, deep = (len(fire(client, a_chart_with(x)[1]).data) for x in ("[]", DEEP))
+    assert deep - plain < 200 * len(DEEP)
 
 
 # -- feedback ----------------------------------------------------------------------------------

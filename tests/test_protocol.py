@@ -276,7 +276,7 @@ def granted(more: str) -> str:
     return json.dumps(body).replace('"fhirAuthorization": {', f'"fhirAuthorization": {{{more},', 1)
 
 
-NESTED = "[" * 100_000 + "]" * 100_000
+NESTED = "[" * 400_000 + "]" * 400_000
 NOT_JSON: dict[str, str | bytes] = {
     "nothing": "",
     "white space": " \n",

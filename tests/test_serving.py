@@ -2,6 +2,7 @@
 one that started it.
 """
 
+import json
 import os
 import re
 import shutil
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 import requests
 
+from tests.exchanges import EXPLAIN, SERVICE, request
 from tests.loopback import (
     ROOT,
     below,
@@ -175,6 +177,23 @@ def test_workers_hold_nothing_of_what_only_the_start_needs() -> None:
     with running() as server:
         (worker,) = server.children()
         assert "pydantic_core" not in Path(f"/proc/{worker}/maps").read_text("utf-8")
+
+
+@pytest.mark.parametrize("levels", [950, 9_500, 9_950, 100_000])
+def test_json_as_deep_as_it_is_read_at_all_ends_no_worker(levels: int) -> None:
+    deep = '{"a":' * levels + "1" + "}" * levels
+    asked = request()
+    asked["prefetch"]["others"] = "@"
+    body = json.dumps(asked).replace('"@"', deep)
+    kind = {"Content-Type": "application/json"}
+    with running() as server:
+        workers = server.children()
+        for path in (SERVICE, EXPLAIN, f"{SERVICE}/feedback"):
+            answer = requests.post(f"{server.url}{path}", body, headers=kind, timeout=60)
+            assert answer.status_code in (200, 400, 422)
+        page = requests.post(f"{server.url}/", {"pasted": body}, timeout=60)
+        assert page.status_code in (200, 400)
+        assert server.children() == workers
 
 
 def test_outgoing_fhir_that_is_not_valid_stops_the_start(tmp_path: Path) -> None:
