@@ -94,8 +94,9 @@ def run(
     _content = content
     claim = _claimed(host, port)
     os.environ.update(environ)
-    # Workers have what was read here: Python 3.14 would start them from nothing.
-    multiprocessing.set_start_method("fork", force=True)
+    if multiprocessing.get_start_method() == "forkserver":  # since Python 3.14, on Linux
+        # Workers have what was read here, and share its memory.
+        multiprocessing.set_start_method("fork", force=True)
     # What was read stays: the collector of a worker need not look at it, nor copy its pages so.
     gc.freeze()
     gc.enable()
