@@ -12,6 +12,7 @@ from msgspec import Raw
 
 Step = str | int
 MOST_CHANGES = 4
+MOST_BYTES = 4_000_000  # of what is repeated to make a body larger
 
 _NUMBERS = (
     *(b"1e400", b"-1e400", b"1e-400", b"1e999999999", b"-0", b"0", b"0.0", b"-1", b"1e15", b"1E+2"),
@@ -194,7 +195,9 @@ def _add(random: Random, old: Any, other: Any) -> Any:
 
 def _oversize(random: Random, old: Any, other: Any) -> Any:
     if isinstance(old, list) and old:
-        return [*old, *[random.choice(old)] * random.choice((20, 200))][:2000]
+        more = random.choice(old)
+        times = min(random.choice((20, 200)), MOST_BYTES // len(msgspec.json.encode(more)))
+        return [*old, *[more] * times][:2000]
     if isinstance(old, dict):
         return {**old, **{f"x{n}": n for n in range(random.choice((100, 2000)))}}
     return random.choice(("x" * 100_000, "x " * 20_000, "\u0301" * 5_000, "9" * 5_000))

@@ -2,6 +2,7 @@
 one that started it.
 """
 
+import http.client
 import json
 import os
 import re
@@ -194,6 +195,24 @@ def test_json_as_deep_as_it_is_read_at_all_ends_no_worker(levels: int) -> None:
         page = requests.post(f"{server.url}/", {"pasted": body}, timeout=60)
         assert page.status_code in (200, 400)
         assert server.children() == workers
+
+
+@pytest.mark.parametrize("path", [SERVICE, f"{SERVICE}/feedback"])
+@pytest.mark.parametrize("in_chunks", [False, True])
+def test_a_client_that_sends_far_too_much_gets_to_see_why_it_is_refused(
+    path: str, in_chunks: bool
+) -> None:
+    with running() as server:
+        for _ in range(3):
+            body = (b" " * 1_000_000 for _ in range(40)) if in_chunks else b" " * 40_000_000
+            # One that sends all before it reads; urllib3 reads in the end whatever comes.
+            client = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+            client.request(
+                *("POST", path, body, {"Content-Type": "application/json"}),
+                encode_chunked=in_chunks,
+            )
+            assert client.getresponse().status == 413
+            client.close()
 
 
 def test_outgoing_fhir_that_is_not_valid_stops_the_start(tmp_path: Path) -> None:
