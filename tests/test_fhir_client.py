@@ -311,7 +311,7 @@ def test_a_query_cannot_leave_the_base(stub: Stub, query: str) -> None:
     assert (got, stub.seen) == (Fetched("failed", (), "outside the base URL"), [])
 
 
-DEEP = b'{"resourceType":"Bundle","x":' + b"[" * 200_000 + b"]" * 200_000 + b"}"
+DEEP = b'{"resourceType":"Bundle","x":' + b"[" * 400_000 + b"]" * 400_000 + b"}"
 
 
 @pytest.mark.parametrize(
