@@ -397,8 +397,9 @@ def _body(limit: int) -> bytes:
     if encoding not in ("", "identity"):
         named = encoding if _ENCODING.match(encoding) else "this"
         raise WrongMediaType(f"The body must not be encoded; {named} is not decoded here.")
-    body = b"" if (request.content_length or 0) > limit else request.stream.read(limit + 1)
-    if len(body) > limit or (request.content_length or 0) > limit:
+    length = request.content_length or 0
+    body = b"" if length > limit else request.stream.read(limit + 1)
+    if max(length, len(body)) > limit:
         _read_on()
         raise TooLarge(f"The body is over {limit} bytes.")
     if not body:
@@ -408,9 +409,9 @@ def _body(limit: int) -> bytes:
 
 def _read_on() -> None:
     """Reads what is left of a body, up to a point: a client that sends all of it first would find
-    the connection closed, and never see why.
+    the connection closed, and never see why. One that asked first (Expect) has sent nothing.
     """
-    left = MOST_READ_ON
+    left = 0 if "Expect" in request.headers else MOST_READ_ON
     while left > 0 and (part := request.stream.read(64 * 1024)):
         left -= len(part)
 

@@ -215,6 +215,14 @@ def test_a_client_that_sends_far_too_much_gets_to_see_why_it_is_refused(
             client.close()
 
 
+def test_a_client_that_asks_first_whether_it_may_send_is_refused_at_once() -> None:
+    asking = "Host: localhost\r\nContent-Type: application/json\r\nExpect: 100-continue\r\n"
+    with running() as server, socket.create_connection(("127.0.0.1", server.port), 60) as client:
+        head = f"POST {SERVICE} HTTP/1.1\r\n{asking}Content-Length: 40000000\r\n\r\n"
+        client.sendall(head.encode())
+        assert client.recv(100).startswith(b"HTTP/1.1 413 ")
+
+
 def test_outgoing_fhir_that_is_not_valid_stops_the_start(tmp_path: Path) -> None:
     hooks = tmp_path / "hooks"
     shutil.copytree(ROOT / "hooks", hooks)
