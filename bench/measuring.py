@@ -202,8 +202,11 @@ def _fetching(found: Bench, workers: int) -> None:
 
 def machine() -> str:
     """The machine's shape: cores, processor, memory, system."""
-    cpu = [x for x in Path("/proc/cpuinfo").read_text().splitlines() if x.startswith("model name")]
-    processor = cpu[0].partition(":")[2].strip() if cpu else platform.machine()
+    said = (x.partition(":") for x in Path("/proc/cpuinfo").read_text().splitlines())
+    cpu = {name.strip(): value.strip() for name, _, value in said}
+    processor = cpu.get("model name", platform.machine())
+    if "cpu family" in cpu:  # clouds hide the rest of the name, and generations differ by half
+        processor += f", family {cpu['cpu family']} model {cpu.get('model', '?')}"
     gigabytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
     return f"{os.cpu_count()} cores ({processor}), {gigabytes:.0f} GB, {platform.system()}"
 

@@ -16,7 +16,7 @@ GOALS = (
     ("typical", DICTS, 5.0),
     ("large", DICTS, 4.0),
 )
-P99, COLD_START, MEMORY = 25.0, 1.5, 120.0  # milliseconds, seconds, megabytes
+P99, COLD_START = 25.0, 1.5  # milliseconds, seconds; that of memory is the soak's
 
 
 def page(figures: Figures) -> str:
@@ -63,9 +63,6 @@ def _goals(figures: Figures) -> str:
     [start] = [x for x in figures.starts if (x.target, x.workers) == (OURS.name, 1)]
     reached = start.typical < COLD_START
     lines.append(_goal(f"first answer within {COLD_START} s", start.typical, " s", reached))
-    most = max(x.megabytes for x in figures.starts if x.target == OURS.name)
-    goal = f"a worker under {MEMORY:.0f} MB after all charts of the tables"
-    lines.append(_goal(goal, most, " MB", most < MEMORY))
     return "\n".join([*lines, ""])
 
 
