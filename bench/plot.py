@@ -45,7 +45,7 @@ def _costs(figures: Figures) -> list[str]:
     costs, line = figures.costs, line_through(figures.costs)
     most = max(x.observations for x in costs)
     high = up_to(max(max(x.ours, x.floor) for x in costs))
-    title = "Milliseconds of computing a call, with the line through"
+    title = "Computing a call, ms, and its line"
     panel = Panel(title, Scale(0, most, 510, 860), Scale(0, high, 300, 50), "observations")
     panel.line([(0, max(line.fixed, 0)), (most, line.fixed + line.per_thousand * most / 1000)], 1)
     panel.marks([(x.observations, x.ours) for x in costs], 1)
