@@ -1,4 +1,5 @@
-"""Many odd requests at real servers, each made from a seed and its number alone.
+"""Many odd requests at real servers, each made from a seed and its number alone. Every few of them
+go to a server that trusts clients too, with a token.
 
 `make fuzz ARGS="--minutes 20 --seed 1"` sends them over kept-alive connections, counts the answers
 by status, and keeps every input whose answer breaks a rule under tests/data/corpus.
@@ -11,11 +12,12 @@ import http.client
 import json
 import re
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from functools import cache
@@ -50,13 +52,16 @@ from tests.exchanges import (
     selecting,
     signing,
 )
+from tests.fuzzed_tokens import Given, Tokens
 from tests.invariants import faults
 from tests.loopback import ROOT, FhirServer, Running, running, serving
 from tests.mutations import mutated
+from tests.trust import trusting
 
 CORPUS = ROOT / "tests" / "data" / "corpus"
 ANSWER_SECONDS = 10.0  # the default of CDS_ANSWER_SECONDS
 CONNECTIONS = 4
+WITH_TOKEN = 5  # every so many of the calls go to the server that asks for a token as well
 JSON = ("Content-Type", "application/json")
 _CARD = "00000000-0000-4000-8000-00000000ca4d"  # stands for a card that was answered
 _EVERY = 12  # of the vignettes
@@ -241,6 +246,9 @@ _HEADERS: Sequence[tuple[str, Sequence[str]]] = (
 )
 # How often of a hundred each kind is sent.
 _WEIGHTS = {"call": 63, "explain": 14, "feedback": 8, "fetch": 4, "head": 5, "path": 5, "page": 1}
+_OF_CLIENTS = ("call", "explain", "feedback", "head")
+# They name a server that is gone by tomorrow, or a token that has expired.
+_NOT_KEPT = ("fetch", "canary", "token")
 _OWNER = "low-alp-persistent"
 _PRESSED: Sequence[Mapping[str, str]] = (
     *({}, {}, {"save": "1"}, {"forget": "1"}),
@@ -259,9 +267,13 @@ class Fuzzing:
         self._originals = originals(today)
         self._reported = _feedback()
 
+    def random(self, *names: object) -> Random:
+        """What is drawn under these names is the same whenever it is drawn."""
+        return Random("/".join(map(str, (self._seed, *names))))
+
     def attempt(self, number: int, fhir_server: str = "") -> tuple[str, Attempt]:
         """The kind of an attempt, and the attempt; the same for the same number."""
-        random = Random(f"{self._seed}/{number}")
+        random = self.random(number)
         [kind] = random.choices([*_WEIGHTS], [*_WEIGHTS.values()])
         original = self._originals[number % len(self._originals)]
         if kind == "feedback":
@@ -509,13 +521,26 @@ def canary(today: date) -> Attempt:
     return Attempt("POST", "/cds-services/alp-review", body=json.dumps(body).encode())
 
 
-@dataclass
-class Run:
-    """Attempts at one server, from so many threads, until it is enough."""
+@dataclass(frozen=True)
+class Served:
+    """The open server, the FHIR server that it may read, and one that trusts clients."""
 
-    fuzzing: Fuzzing
     server: Running
     fhir: FhirServer
+    trusting: Running
+    tokens: Tokens
+
+    def children(self) -> list[int]:
+        """The workers of both."""
+        return [*self.server.children(), *self.trusting.children()]
+
+
+@dataclass
+class Run:
+    """Attempts at these servers, from so many threads, until it is enough."""
+
+    fuzzing: Fuzzing
+    served: Served
     is_enough: Callable[[int], bool]
     seconds: float = ANSWER_SECONDS
     tally: Tally = field(default_factory=Tally)
@@ -525,7 +550,7 @@ class Run:
 
     def run(self) -> Tally:
         """What came of it, the state of the workers included."""
-        began, workers = time.monotonic(), [*self.workers] or self.server.children()
+        began, workers = time.monotonic(), [*self.workers] or self.served.children()
         threads = [threading.Thread(target=self._send) for _ in range(CONNECTIONS)]
         for thread in threads:
             thread.start()
@@ -533,27 +558,43 @@ class Run:
             thread.join()
         self.tally.seconds = time.monotonic() - began
         nothing = Attempt("GET", "/")
-        if self.server.children() != workers:
+        if self.served.children() != workers:
             self.tally.faults.append(Fault(-1, nothing, ("a worker died",)))
-        if said := [x for x in self.server.output.splitlines() if '"level":"error"' in x]:
-            self.tally.faults.append(Fault(-1, nothing, ("said by the server", *said[:3])))
+        for server in (self.served.server, self.served.trusting):
+            if said := [x for x in server.output.splitlines() if '"level":"error"' in x]:
+                self.tally.faults.append(Fault(-1, nothing, ("said by the server", *said[:3])))
         return self.tally
 
     def _send(self) -> None:
-        connection = Connection(self.server.port, self.seconds)
-        good = canary(_today())
+        served = self.served
+        connection = Connection(served.server.port, self.seconds)
+        trusted = Connection(served.trusting.port, self.seconds)
+        tokens, good = served.tokens.for_another(), canary(_today())
         while not self.is_enough(number := next(self._numbers)):
-            kind, attempt = self.fuzzing.attempt(number, self.fhir.base)
+            kind, attempt = self.fuzzing.attempt(number, served.fhir.base)
             self._sent(connection, number, kind, attempt)
+            if number % WITH_TOKEN == 0 and kind in _OF_CLIENTS:
+                given = tokens.give(self.fuzzing.random("token", number), attempt.path)
+                self._sent(trusted, number, "token", _with_token(attempt, given), given)
             if number % 500 == 0:
                 self._sent(connection, number, "canary", good)
-                self.fhir.asked.clear()
+                served.fhir.asked.clear()
         connection.close()
+        trusted.close()
 
-    def _sent(self, connection: Connection, number: int, kind: str, attempt: Attempt) -> None:
+    def _sent(
+        self,
+        connection: Connection,
+        number: int,
+        kind: str,
+        attempt: Attempt,
+        given: Given | None = None,
+    ) -> None:
         began = time.monotonic()
         sent, answer = connection.send(attempt)
         wrong = answer.wrong
+        if given is not None and answer.status:
+            wrong = (*wrong, *given.wrong(attempt.path, answer.status))
         if kind == "canary" and answer.status != 200:
             wrong = (*wrong, "a good call is refused")
         with self._lock:
@@ -562,20 +603,36 @@ class Run:
             self.tally.longest = max(self.tally.longest, time.monotonic() - began)
             if wrong:
                 self.tally.faults.append(Fault(number, sent, wrong))
-            elif kind not in ("fetch", "canary"):  # those name a server that is gone by tomorrow
+            elif kind not in _NOT_KEPT:
                 shortest = self.tally.shortest.setdefault(answer.says, attempt)
                 if len(attempt.body) < len(shortest.body):
                     self.tally.shortest[answer.says] = attempt
 
 
+def _with_token(attempt: Attempt, given: Given) -> Attempt:
+    headers = [x for x in attempt.headers if x[0] != "Authorization"]
+    said = ("Authorization", f"Bearer {given.token}")
+    return Attempt(attempt.method, attempt.path, (*headers, said), attempt.body)
+
+
 @contextmanager
-def served() -> Iterator[tuple[Running, FhirServer]]:
-    """The open server with two workers, and the FHIR server that it may read."""
+def served() -> Iterator[Served]:
+    """Two servers with two workers each: the open one, which may read a FHIR server, and one that
+    trusts clients.
+    """
+    tokens = Tokens()
     with (
+        tempfile.TemporaryDirectory() as name,
         serving(odd_endpoint) as fhir,
         running("--workers", "2", CDS_FHIR_SERVERS=fhir.base, CDS_LOG_LEVEL="error") as server,
+        _trusting(Path(name), tokens) as asking,
     ):
-        yield server, fhir
+        yield Served(server, fhir, asking, tokens)
+
+
+def _trusting(folder: Path, tokens: Tokens) -> AbstractContextManager[Running]:
+    settings = {"CDS_AUDIT_FILE": str(folder / "audit.ndjson"), "CDS_LOG_LEVEL": "error"}
+    return trusting(folder, tokens.rows(folder), "--workers", "2", **settings)
 
 
 def keep(found: Sequence[Fault]) -> list[Path]:
@@ -613,9 +670,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked.add_argument("--collect", action="store_true", help="add to the corpus what is new")
     given = asked.parse_args(arguments)
     fuzzing = Fuzzing(given.seed, _today())
-    with served() as (server, fhir):
+    with served() as servers:
         ends = time.monotonic() + 60 * given.minutes
-        tally = Run(fuzzing, server, fhir, lambda _: time.monotonic() > ends).run()
+        tally = Run(fuzzing, servers, lambda _: time.monotonic() > ends).run()
     print(f"seed {given.seed}, charts as of {_today()}")
     print(*tally.lines(), sep="\n")
     kept = keep([x for x in tally.faults if x.number >= 0])

@@ -18,18 +18,20 @@ import pytest
 from flask.testing import FlaskClient
 
 from tests.exchanges import EXPLAIN, EXPLAIN_SIGN, GRANT, SERVER, Json, request, send
+from tests.fuzzed_tokens import LOUD, QUIET, Given
 from tests.fuzzing import (
     Attempt,
     Connection,
     Fuzzing,
     Run,
+    Served,
     Tally,
     corpus,
     ordering,
     read_attempt,
     served,
 )
-from tests.loopback import FhirServer, Running, wait_until
+from tests.loopback import wait_until
 from tests.mutations import KINDS, ODD, changed_value, mutated, with_value
 
 requirement = pytest.mark.requirement
@@ -40,7 +42,7 @@ DAY = date(2026, 11, 24)
 
 
 @pytest.fixture(scope="module")
-def both() -> Iterator[tuple[Running, FhirServer]]:
+def servers() -> Iterator[Served]:
     with served() as started:
         yield started
 
@@ -50,9 +52,8 @@ def fuzzing() -> Fuzzing:
     return Fuzzing(SEED, DAY)
 
 
-def run(both: tuple[Running, FhirServer], most: int) -> Tally:
-    server, fhir = both
-    return Run(fuzzing(), server, fhir, lambda number: number >= most, PATIENCE).run()
+def run(servers: Served, most: int) -> Tally:
+    return Run(fuzzing(), servers, lambda number: number >= most, PATIENCE).run()
 
 
 # -- the runs --------------------------------------------------------------------------------------
@@ -60,18 +61,19 @@ def run(both: tuple[Running, FhirServer], most: int) -> Tally:
 
 @requirement("ERR-08", "ERR-02", "ERR-01", "JSN-06", "JSN-07", "FVR-03", "FVR-04", "PFD-16")
 @requirement("REQ-02", "REQ-06", "REQ-09", "HOK-01", "HOK-05", "HOK-06")
-def test_no_request_of_a_seed_is_answered_wrongly(both: tuple[Running, FhirServer]) -> None:
-    tally = run(both, REQUESTS)
+def test_no_request_of_a_seed_is_answered_wrongly(servers: Served) -> None:
+    tally = run(servers, REQUESTS)
 
     assert tally.faults == [], "\n".join(tally.lines())
     assert tally.requests >= REQUESTS
-    assert {200, 204, 400, 403, 404, 405, 412, 415, 422} <= set(tally.statuses)
+    assert {200, 204, 400, 401, 403, 404, 405, 412, 415, 422} <= set(tally.statuses)
+    assert tally.kinds["token"] > REQUESTS / 8
     assert tally.statuses[200] > REQUESTS / 4  # most odd charts are read all the same
 
 
 @requirement("ERR-08", "ERR-02")
-def test_no_request_of_the_corpus_is_answered_wrongly(both: tuple[Running, FhirServer]) -> None:
-    connection, kept = Connection(both[0].port, PATIENCE), corpus()
+def test_no_request_of_the_corpus_is_answered_wrongly(servers: Served) -> None:
+    connection, kept = Connection(servers.server.port, PATIENCE), corpus()
     wrong = {name: connection.send(x)[1].wrong for name, x in kept.items()}
     connection.close()
 
@@ -248,11 +250,36 @@ def test_a_good_answer_is_none(failing: int) -> None:
     assert (answer.status, answer.wrong) == (200, ())
 
 
-def test_a_worker_that_dies_under_way_is_noticed(both: tuple[Running, FhirServer]) -> None:
-    server, fhir = both
-    before = server.children()
-    os.kill(before[0], signal.SIGKILL)
-    wait_until(lambda: server.children() != before, "the worker is still there")
-    later = Run(fuzzing(), server, fhir, lambda number: number >= 20, PATIENCE, workers=before)
+CALL, ASKED = "/cds-services/alp-review", "/explain/alp-review"
+
+
+@pytest.mark.parametrize(
+    ("given", "path", "status", "wrong"),
+    [
+        (Given("x", LOUD, True), CALL, 401, ["a good token is refused"]),
+        (Given("x", LOUD, True), CALL, 422, []),
+        (Given("x", LOUD, False), CALL, 422, ["a spoilt token is taken"]),
+        (Given("x", LOUD, False), CALL, 401, []),
+        (Given("x", LOUD, None), CALL, 401, []),
+        (Given("x", LOUD, None), CALL, 200, []),
+        (Given("x", QUIET, True), CALL, 422, ["a quiet client is sent an error"]),
+        (Given("x", QUIET, True), CALL, 404, []),
+        (Given("x", QUIET, True), ASKED, 422, []),
+        (Given("x", QUIET, True), f"{CALL}/feedback", 422, []),
+    ],
+)
+def test_what_becomes_of_a_token_is_noticed(
+    given: Given, path: str, status: int, wrong: list[str]
+) -> None:
+    assert given.wrong(path, status) == wrong
+
+
+@pytest.mark.parametrize("which", [0, -1], ids=["of the open server", "of the other"])
+def test_a_worker_that_dies_under_way_is_noticed(servers: Served, which: int) -> None:
+    before = servers.children()
+    os.kill(before[which], signal.SIGKILL)
+    wait_until(lambda: servers.children() != before, "the worker is still there")
+    wait_until(lambda: len(servers.children()) == len(before), "no other was started")
+    later = Run(fuzzing(), servers, lambda number: number >= 20, PATIENCE, workers=before)
 
     assert ("a worker died",) in [x.why for x in later.run().faults]

@@ -259,10 +259,14 @@ def test_what_is_temporary_ends_with_an_open_server(tmp_path: Path, early: bool)
 # -- the demo ----------------------------------------------------------------------------------
 
 
+# Whoever runs the tests in the background, or under nohup, hands down that these are ignored.
+HEARS = ("env", "--default-signal=HUP,INT")
+
+
 class Demo:
     """`cds-service demo` in a process of its own, with what it says."""
 
-    def __init__(self, folder: Path, *arguments: str, before: tuple[str, ...] = ()) -> None:
+    def __init__(self, folder: Path, *arguments: str, before: tuple[str, ...] = HEARS) -> None:
         self.port = free_port()
         self._output = folder / "output"
         with self._output.open("wb") as stream:
