@@ -53,6 +53,7 @@ from tests.exchanges import (
     signing,
 )
 from tests.fuzzed_tokens import Given, Tokens
+from tests.fuzzed_wire import sent_raw, wire, wrong_on_the_wire
 from tests.invariants import faults
 from tests.loopback import ROOT, FhirServer, Running, running, serving
 from tests.mutations import mutated
@@ -62,6 +63,7 @@ CORPUS = ROOT / "tests" / "data" / "corpus"
 ANSWER_SECONDS = 10.0  # the default of CDS_ANSWER_SECONDS
 CONNECTIONS = 4
 WITH_TOKEN = 5  # every so many of the calls go to the server that asks for a token as well
+ON_THE_WIRE = 10  # after every so many requests one that is hardly HTTP is sent
 JSON = ("Content-Type", "application/json")
 _CARD = "00000000-0000-4000-8000-00000000ca4d"  # stands for a card that was answered
 _EVERY = 12  # of the vignettes
@@ -576,11 +578,25 @@ class Run:
             if number % WITH_TOKEN == 0 and kind in _OF_CLIENTS:
                 given = tokens.give(self.fuzzing.random("token", number), attempt.path)
                 self._sent(trusted, number, "token", _with_token(attempt, given), given)
+            if number % ON_THE_WIRE == 0:
+                self._sent_raw(number, wire(self.fuzzing.random("wire", number), good.body))
             if number % 500 == 0:
                 self._sent(connection, number, "canary", good)
                 served.fhir.asked.clear()
         connection.close()
         trusted.close()
+
+    def _sent_raw(self, number: int, raw: bytes) -> None:
+        """Sends what no connection would; not kept: seed and number make it anew."""
+        try:
+            wrong = wrong_on_the_wire(sent_raw(self.served.server.port, raw, self.seconds))
+        except TimeoutError:
+            wrong = ["no answer in time"]
+        with self._lock:
+            self.tally.kinds["wire"] += 1
+            if wrong:
+                here = Attempt("WIRE", f"wire/{number}")
+                self.tally.faults.append(Fault(-1, here, tuple(wrong)))
 
     def _sent(
         self,

@@ -11,6 +11,7 @@ from datetime import date
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from random import Random
+from socket import create_server
 from threading import Event, Thread
 
 import msgspec
@@ -19,6 +20,7 @@ from flask.testing import FlaskClient
 
 from tests.exchanges import EXPLAIN, EXPLAIN_SIGN, GRANT, SERVER, Json, request, send
 from tests.fuzzed_tokens import LOUD, QUIET, Given
+from tests.fuzzed_wire import sent_raw, wire, wrong_on_the_wire
 from tests.fuzzing import (
     Attempt,
     Connection,
@@ -68,6 +70,7 @@ def test_no_request_of_a_seed_is_answered_wrongly(servers: Served) -> None:
     assert tally.requests >= REQUESTS
     assert {200, 204, 400, 401, 403, 404, 405, 412, 415, 422} <= set(tally.statuses)
     assert tally.kinds["token"] > REQUESTS / 8
+    assert tally.kinds["wire"] == REQUESTS / 10
     assert tally.statuses[200] > REQUESTS / 4  # most odd charts are read all the same
 
 
@@ -272,6 +275,34 @@ def test_what_becomes_of_a_token_is_noticed(
     given: Given, path: str, status: int, wrong: list[str]
 ) -> None:
     assert given.wrong(path, status) == wrong
+
+
+@pytest.mark.parametrize(
+    ("got", "wrong"),
+    [
+        (b"", []),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\nHTTP/1.0 200 OK\r\n\r\n{}", []),
+        (b"HTTP/1.1 200 OK\r\n\r\n{}HTTP/1.1 502 Oh\r\n\r\n", ["answered 502"]),
+        (b"HTTP/1.1 404 Not Found\r\n\r\n<HTML>", ["HTML"]),
+    ],
+)
+def test_a_wrong_answer_to_bytes_is_noticed(got: bytes, wrong: list[str]) -> None:
+    assert wrong_on_the_wire(got) == wrong
+
+
+def test_a_connection_that_is_never_closed_is_noticed() -> None:
+    with create_server(("127.0.0.1", 0)) as silent, pytest.raises(TimeoutError):
+        sent_raw(silent.getsockname()[1], b"POST", 0.2)
+
+
+def test_bytes_for_the_wire_are_those_of_their_seed_and_mostly_odd() -> None:
+    good = json.dumps(request()).encode()
+    made = [wire(Random(n), good) for n in range(400)]
+
+    assert [wire(Random(n), good) for n in range(400)] == made
+    assert len(set(made)) > 300
+    for odd in (b"PRI * HTTP/2.0", b"chunked, chunked", b"Content-Length: -1", b"\xff HTTP"):
+        assert any(odd in x for x in made), odd
 
 
 @pytest.mark.parametrize("which", [0, -1], ids=["of the open server", "of the other"])
