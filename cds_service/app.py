@@ -60,7 +60,7 @@ JSON = "application/json"
 # Bytes of a body, some 1,800 results, that take a twentieth of a second: such calls have a line of
 # their own, in which none of the others stands.
 LARGE = 1_000_000
-MOST_READ_ON = 64_000_000  # bytes of a body that is refused for its size, and not kept
+MOST_READ_ON = 64_000_000  # bytes of a body that is refused, and not kept
 _MEDIA_TYPES = ("application/json", "application/fhir+json")
 _LOOPBACK = re.compile(r"(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d{1,5})?\Z", re.IGNORECASE)
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
@@ -357,15 +357,13 @@ def _add_services(app: Flask, settings: Settings, answering: Answering) -> None:
 
     @app.post("/cds-services/<service_id>", endpoint=_CALL)
     def call(service_id: str) -> Response:
-        answering.service(service_id)
-        body = _body(settings.max_body_bytes)
+        body = _body(answering, service_id, settings.max_body_bytes)
         with g.record.in_turn(turns(body)):
             return _json(answering.cards(service_id, body, g.record))
 
     @app.post("/explain/<service_id>")
     def explain(service_id: str) -> Response:
-        answering.service(service_id)
-        body = _body(settings.max_body_bytes)
+        body = _body(answering, service_id, settings.max_body_bytes)
         with g.record.in_turn(turns(body)):
             return _json(answering.explain(service_id, body, g.record))
 
@@ -381,15 +379,24 @@ def _add_feedback(app: Flask, settings: Settings, answering: Answering) -> None:
 
     @app.post("/cds-services/<service_id>/feedback")
     def hear(service_id: str) -> Response:
-        answering.service(service_id)
-        body = _body(limit)
+        body = _body(answering, service_id, limit)
         if feedback is None:
             raise StoreDown("This server was started without a store.")
         g.record.feedback = heard = parse_feedback(body)
         return _json(feedback.take(service_id, heard, g.record.caller))
 
 
-def _body(limit: int) -> bytes:
+def _body(answering: Answering, service_id: str, limit: int) -> bytes:
+    """The body that is for a service; raises CdsError, once what is left of the body was read."""
+    try:
+        answering.service(service_id)
+        return _acceptable_body(limit)
+    except CdsError:
+        _read_on()
+        raise
+
+
+def _acceptable_body(limit: int) -> bytes:
     """The body, read to one byte past the limit: a chunked one is cut silently otherwise."""
     if request.mimetype not in _MEDIA_TYPES:
         raise WrongMediaType("The body must be application/json.")
@@ -400,7 +407,6 @@ def _body(limit: int) -> bytes:
     length = request.content_length or 0
     body = b"" if length > limit else request.stream.read(limit + 1)
     if max(length, len(body)) > limit:
-        _read_on()
         raise TooLarge(f"The body is over {limit} bytes.")
     if not body:
         raise NotJson("The body is empty.")

@@ -17,7 +17,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from functools import cache
@@ -504,7 +504,8 @@ class Connection:
             self._http.putheader(name, value.encode("latin-1"))
         if attempt.body or attempt.method == "POST":
             self._http.putheader("Content-Length", str(len(attempt.body)))
-        self._http.endheaders(attempt.body)
+        with suppress(BrokenPipeError):  # it is refused before all of it is sent: read why
+            self._http.endheaders(attempt.body)
         response = self._http.getresponse()
         status, body = response.status, response.read()
         if b'"uuid":"' in body:

@@ -197,10 +197,18 @@ def test_json_as_deep_as_it_is_read_at_all_ends_no_worker(levels: int) -> None:
         assert server.children() == workers
 
 
-@pytest.mark.parametrize("path", [SERVICE, f"{SERVICE}/feedback"])
+@pytest.mark.parametrize(
+    ("path", "kind", "status"),
+    [
+        (SERVICE, "application/json", 413),
+        (f"{SERVICE}/feedback", "application/json", 413),
+        (EXPLAIN, "text/plain", 415),
+        ("/cds-services/nope", "application/json", 404),
+    ],
+)
 @pytest.mark.parametrize("in_chunks", [False, True])
-def test_a_client_that_sends_far_too_much_gets_to_see_why_it_is_refused(
-    path: str, in_chunks: bool
+def test_a_client_that_sends_all_before_it_reads_gets_to_see_why_it_is_refused(
+    path: str, kind: str, status: int, in_chunks: bool
 ) -> None:
     with running() as server:
         for _ in range(3):
@@ -208,10 +216,10 @@ def test_a_client_that_sends_far_too_much_gets_to_see_why_it_is_refused(
             # One that sends all before it reads; urllib3 reads in the end whatever comes.
             client = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
             client.request(
-                *("POST", path, body, {"Content-Type": "application/json"}),
+                *("POST", path, body, {"Content-Type": kind}),
                 encode_chunked=in_chunks,
             )
-            assert client.getresponse().status == 413
+            assert client.getresponse().status == status
             client.close()
 
 
