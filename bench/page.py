@@ -112,8 +112,9 @@ def _phases(figures: Figures) -> str:
         around = "-" if run is None else number(max(0.0, 1000 / run.rate - found["total"]))
         lines.append(f"| {payload} | {' | '.join(number(found[x]) for x in names)} | {around} |")
     note = (
-        "\nBy `cds_hook_seconds`, one connection. *total* is the whole call, with what lies between the"
-        " phases; *around* is what a call takes beside it: server, client, Flask before and after.\n"
+        "\nBy `cds_hook_seconds`, one connection. *total* is the whole call, with what lies between"
+        " the phases; *around* is what a call takes beside it: server, client, Flask before and"
+        " after.\n"
     )
     return "\n".join([*lines, note])
 
