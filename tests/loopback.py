@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from random import SystemRandom
 from socket import SHUT_WR, create_connection, create_server, socket
 from socketserver import StreamRequestHandler, ThreadingTCPServer
 from typing import Any
@@ -352,10 +353,12 @@ def wait_until(is_so: Callable[[], bool], otherwise: str) -> None:
 
 
 def free_port() -> int:
-    with socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port at which nobody listens, of those that no connection to others is given meanwhile."""
+    while True:
+        port = SystemRandom().randrange(15_000, 32_000)
+        with socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 @contextmanager
