@@ -5,7 +5,7 @@ import socket
 from collections.abc import Iterator
 from random import Random
 
-# Each first is what is right, and comes more often than the others together.
+# What is odd; `_mostly` sends what is right more often than all of it together.
 _METHODS = (b"GET", b"post", b"PRI", b"CONNECT", b"OPTIONS", b"HEAD", b"P\xd6ST")
 _TARGETS = (
     b"/",
