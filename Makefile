@@ -20,7 +20,7 @@ NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 PACKAGE := import sys; print("python%d.%d-venv" % sys.version_info[:2])
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint check conformance verdicts words mutants fuzz bench soak screenshots sbom clean
+.PHONY: help demo test lint check conformance verdicts words mutants fuzz bench instructions soak screenshots sbom clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile
@@ -56,6 +56,9 @@ words: $(STAMP) ## write anew what the cards of vignettes and exchanges say
 
 bench: $(STAMP) $(BENCH_STAMP) ## write docs/performance.md anew; ten minutes on an idle machine, and wrk
 	@$(BIN)/python -m bench $(ARGS)
+
+instructions: $(STAMP) ## count what a call executes, and docs/performance.md told of it; needs valgrind
+	@$(BIN)/python -m bench.instructions
 
 soak: $(STAMP) ## load and faults for ten minutes, and docs/testing.md told of it; ARGS="--minutes 1"
 	@$(BIN)/python -m bench.soak $(ARGS)

@@ -133,7 +133,8 @@ def _at_another_hook(topic: Topic, facts: PatientFacts) -> Verdict:
         "hook",
         f"Does it speak at this hook, not only at {' and '.join(topic.card.hooks)}?",
         True,
-        lambda: facts.trace.answer(False),
+        facts.trace.answer,
+        False,
     )
     return Verdict(topic.code, "not-applicable", record)
 

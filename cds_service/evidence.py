@@ -7,9 +7,11 @@ the verdict.
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import wraps
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, TypeVarTuple
 
 from msgspec import Struct
+
+Asked = TypeVarTuple("Asked")
 
 
 class Rejected(Struct, eq=False):
@@ -98,13 +100,19 @@ class Trace:
         return record
 
     def ask(
-        self, key: Hashable, name: str, text: str, gate: bool, ask: Callable[[], Any]
+        self,
+        key: Hashable,
+        name: str,
+        text: str,
+        gate: bool,
+        ask: Callable[[*Asked], Any],
+        *args: *Asked,
     ) -> Record:
         """The record of what is asked for the first time, which joins the one being written."""
         record, outer = Record(name, text, gate), self.frame
         self.frame = record
         try:
-            record.answer = ask()
+            record.answer = ask(*args)
         except Undecided as undecided:
             # Without its traceback, which would keep all that the call was made of.
             record.undecided = undecided.missing, undecided.unusable
@@ -151,7 +159,6 @@ class Traced(Protocol):
 
 
 Who = TypeVar("Who", bound=Traced)
-P = ParamSpec("P")
 R = TypeVar("R")
 
 
@@ -160,8 +167,8 @@ def _first_paragraph(text: str | None) -> str:
 
 
 def question(
-    ask: Callable[Concatenate[Who, P], Answer | bool],
-) -> Callable[Concatenate[Who, P], Answer]:
+    ask: Callable[[Who, *Asked], Answer | bool],
+) -> Callable[[Who, *Asked], Answer]:
     """A yes/no question: evaluated once per call, recorded under its docstring, unknown when what
     it needs is.
     """
@@ -169,8 +176,8 @@ def question(
 
 
 def gate(
-    ask: Callable[Concatenate[Who, P], Answer | bool],
-) -> Callable[Concatenate[Who, P], Answer]:
+    ask: Callable[[Who, *Asked], Answer | bool],
+) -> Callable[[Who, *Asked], Answer]:
     """A question that says whom a row is for: a no makes the row not applicable, where a question's
     makes it not met.
     """
@@ -178,24 +185,21 @@ def gate(
 
 
 def _question(
-    ask: Callable[Concatenate[Who, P], Answer | bool], gate: bool
-) -> Callable[Concatenate[Who, P], Answer]:
+    ask: Callable[[Who, *Asked], Answer | bool], gate: bool
+) -> Callable[[Who, *Asked], Answer]:
     name = ask.__name__.replace("_", "-")
     text = _first_paragraph(ask.__doc__)
     names_its_limit = "{}" in text
 
     @wraps(ask)
-    def asked(patient: Who, /, *args: P.args, **kwargs: P.kwargs) -> Answer:
+    def asked(patient: Who, /, *args: *Asked) -> Answer:
         trace, key = patient.trace, (ask, args)
         record = trace.known(key)
         if record is None:
-
-            def evaluate() -> Answer:
-                outcome = ask(patient, *args, **kwargs)
-                return outcome if isinstance(outcome, Answer) else Answer(trace, bool(outcome))
-
             said = text.format(*args) if names_its_limit else text
-            record = trace.ask(key, name, said, gate, evaluate)
+            record = trace.ask(key, name, said, gate, ask, patient, *args)
+            if not isinstance(record.answer, Answer):
+                record.answer = Answer(trace, bool(record.answer))
         answer: Answer = record.answer
         return answer
 
@@ -203,8 +207,8 @@ def _question(
 
 
 def finding(
-    find: Callable[Concatenate[Who, P], R],
-) -> Callable[Concatenate[Who, P], R]:
+    find: Callable[[Who, *Asked], R],
+) -> Callable[[Who, *Asked], R]:
     """Something found in the chart, not a yes or no: evaluated once, recorded, and raising
     Undecided when unknown.
     """
@@ -212,11 +216,11 @@ def finding(
     text = _first_paragraph(find.__doc__)
 
     @wraps(find)
-    def found(patient: Who, /, *args: P.args, **kwargs: P.kwargs) -> R:
+    def found(patient: Who, /, *args: *Asked) -> R:
         trace, key = patient.trace, (find, args)
         record = trace.known(key)
         if record is None:
-            record = trace.ask(key, name, text, False, lambda: find(patient, *args, **kwargs))
+            record = trace.ask(key, name, text, False, find, patient, *args)
         record.raise_undecided()
         outcome: R = record.answer
         return outcome

@@ -200,7 +200,7 @@ class PatientFacts:
         gate: bool = False,
     ) -> Answer:
         trace = self.trace
-        record = trace.known(key) or trace.ask(key, name, text, gate, lambda: ask(*args))
+        record = trace.known(key) or trace.ask(key, name, text, gate, ask, *args)
         record.raise_undecided()
         answer: Answer = record.answer
         return answer

@@ -20,9 +20,11 @@ from werkzeug.test import TestResponse
 from bench.__main__ import write
 from bench.faults import CLOCK, FAULTS, set_clock
 from bench.figures import Cost, Figures, Start, line_through
+from bench.instructions import counted, table
 from bench.load import Run
 from bench.marked import rewrite
 from bench.mixed_load import ISSUER, Became, calls
+from bench.one_caller import caller
 from bench.page import number
 from bench.payloads import SIZES, Payload, chart, chart_of, payloads, to_fetch
 from bench.servers import FLOOR, OURS, TARGETS
@@ -187,6 +189,42 @@ def test_what_the_peer_runs_with_is_pinned_and_granian_is_ours() -> None:
     assert all(re.fullmatch(r"[\w.-]+==[\w.]+", x) for x in lines)
     [granian] = [x for x in lines if x.startswith("granian==")]
     assert granian in (ROOT / "constraints.txt").read_text("utf-8").splitlines()
+
+
+# -- what a call executes --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("target", [FLOOR.name, OURS.name])
+def test_what_is_counted_are_calls_of_the_floor_and_of_the_product(target: str) -> None:
+    command = [sys.executable, "-m", "bench.one_caller", target, "small, quiet", "2"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count('"event":"answered"') == (2 if target == OURS.name else 0)
+
+
+def test_a_call_that_is_refused_is_not_counted() -> None:
+    call = caller(create_app(Settings(open=True)), b"{")
+    with pytest.raises(ValueError, match="answered 400"):
+        call()
+
+
+def test_the_counts_have_a_row_for_each_chart() -> None:
+    found = {
+        (target, chart): count
+        for target, counts in ((FLOOR.name, (0.5, 2.0)), (OURS.name, (8.0, 10.0)))
+        for chart, count in zip(("small, quiet", "large, quiet"), counts, strict=True)
+    }
+    said = table(found).splitlines()
+    assert "| small, quiet | 0.50 | 8.00 | 0.062 |" in said
+    assert "| large, quiet | 2.00 | 10.00 | 0.200 |" in said
+
+
+def test_a_larger_chart_executes_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    if shutil.which("valgrind") is None:
+        pytest.skip("valgrind is missing")
+    monkeypatch.setattr("bench.instructions._TARGETS", (FLOOR.name,))
+    found = counted(["small, quiet", "large, quiet"])
+    assert 0 < 5 * found[FLOOR.name, "small, quiet"] < found[FLOOR.name, "large, quiet"]
 
 
 # -- the soak --------------------------------------------------------------------------------------
