@@ -4,6 +4,7 @@ checked.
 
 import importlib.metadata
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -150,7 +151,7 @@ class Content(Struct, frozen=True):
     @property
     def software_version(self) -> str:
         """The version of the server itself."""
-        return importlib.metadata.version("cds-service")
+        return _installed()
 
     @property
     def common_reasons(self) -> tuple[str, ...]:
@@ -164,3 +165,11 @@ class Content(Struct, frozen=True):
     def topics(self) -> dict[str, Topic]:
         """Every topic by its code."""
         return {topic.code: topic for family in self.families for topic in family.topics}
+
+
+@cache
+def _installed() -> str:
+    """As it was at the start: reading it takes as long as a third of a call, and a version that is
+    installed beside a running server is not what runs.
+    """
+    return importlib.metadata.version("cds-service")

@@ -2,8 +2,8 @@
 behind it, as JSON.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Annotated, Any, Literal, NotRequired, TypedDict
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Any, Literal, NotRequired, TypedDict, TypeVar
 
 from msgspec import Meta
 
@@ -13,13 +13,14 @@ from cds_service.content import Content
 from cds_service.drafts import WHERE as DRAFTS
 from cds_service.evaluation import Review
 from cds_service.evidence import Record, Rejected, outcome_of, unique
-from cds_service.facts import Judged, PatientFacts
+from cds_service.facts import Entry, Judged, Moment, PatientFacts
 from cds_service.overrides import OVERRIDDEN, SHOWN_LATELY
 from cds_service.prefetch import Chart, Source, State
 from cds_service.results import Measured, Result, short
 from cds_service.rules import Outcome, Verdict
 
-MOST_ENTRIES = 50
+MOST_ENTRIES = 50  # used, and as many rejected, that are listed of a question
+T = TypeVar("T")
 
 
 class Because(TypedDict):
@@ -56,7 +57,7 @@ class RejectedEntry(TypedDict):
 
 class AskedQuestion(TypedDict):
     """A question, its answer ("yes", "no", "unknown", or how many were found), and what it rests
-    on.
+    on; `unlisted` is how many further entries were used or rejected.
     """
 
     question: str
@@ -64,6 +65,7 @@ class AskedQuestion(TypedDict):
     answer: str
     used: list[UsedEntry]
     rejected: list[RejectedEntry]
+    unlisted: NotRequired[int]
     because: NotRequired[list["AskedQuestion"]]
 
 
@@ -223,16 +225,16 @@ def _titles(review: Review, keys: Iterable[str]) -> tuple[str, ...]:
     return unique(sources[key].key.title if key in sources else key for key in keys)
 
 
-def _each_once(records: Sequence[Record]) -> list[Record]:
-    return list({id(x): x for x in records}.values())
+def _each_once(things: Iterable[T]) -> list[T]:
+    return list({id(x): x for x in things}.values())
 
 
 def _evidence(content: Content, record: Record) -> AskedQuestion:
-    used = _entries(content, (x for entries in record.used for x in entries))
-    taken = {x["reference"] for x in used}
+    used = _each_used(record)
+    taken = {x.reference for x in map(_bare, used)}
     rejected = {
         (x.entry.reference, x.why): x
-        for entries in record.rejected
+        for entries in _each_once(record.rejected)
         for x in entries
         if x.entry.reference not in taken
     }
@@ -240,12 +242,43 @@ def _evidence(content: Content, record: Record) -> AskedQuestion:
         "question": record.text or record.name,
         "code": record.name,
         "answer": outcome_of(record),
-        "used": used,
-        "rejected": [_rejected(content, rejected[key]) for key in sorted(rejected)],
+        "used": [_used(content, x) for x in used[:MOST_ENTRIES]],
+        "rejected": [_rejected(content, rejected[x]) for x in sorted(rejected)[:MOST_ENTRIES]],
     }
+    if unlisted := sum(max(0, len(x) - MOST_ENTRIES) for x in (used, rejected)):
+        found["unlisted"] = unlisted
     if record.because:
         found["because"] = [_evidence(content, x) for x in _each_once(record.because)]
     return found
+
+
+def _each_used(record: Record) -> list[Any]:
+    """The entries that an answer rests on, each once: a judged number says more than the bare one.
+
+    One list is often named for every entry in it, so that it is gone through once.
+    """
+    found: dict[tuple[str, Moment | None], Any] = {}
+    for entries in _each_once(record.used):
+        for entry in entries:
+            bare = _bare(entry)
+            key = bare.reference, bare.moment
+            if key not in found or isinstance(entry, Judged):
+                found[key] = entry
+    return list(found.values())
+
+
+def _bare(entry: Any) -> Entry:
+    """The entry of the chart that a number was read from, or that it is."""
+    number = entry.measured if isinstance(entry, Judged) else entry
+    found: Entry = number.result if isinstance(number, Measured) else number
+    return found
+
+
+def _used(content: Content, entry: Any) -> UsedEntry:
+    shown: UsedEntry = entry.evidence()
+    if name := _test(content, _bare(entry)):
+        shown["name"] = name
+    return shown
 
 
 def _rejected(content: Content, rejected: Rejected) -> RejectedEntry:
@@ -256,28 +289,11 @@ def _rejected(content: Content, rejected: Rejected) -> RejectedEntry:
     return found
 
 
-def _test(content: Content, entry: object) -> str:
+def _test(content: Content, entry: Entry) -> str:
     """What the test of a result is called by us, else by the chart; "" for anything else."""
-    number = entry.measured if isinstance(entry, Judged) else entry
-    result = number.result if isinstance(number, Measured) else number
-    if not isinstance(result, Result):
+    if not isinstance(entry, Result):
         return ""
-    return content.measure_title(result.sets) or result.title
-
-
-def _entries(content: Content, entries: Iterable[Any]) -> list[UsedEntry]:
-    """The entries as evidence, each once, at most so many: a judged number says more than the bare
-    one.
-    """
-    found: dict[str, UsedEntry] = {}
-    for entry in entries:
-        shown: UsedEntry = entry.evidence()
-        key = f"{shown['reference']} {shown.get('date', '')}"
-        if key not in found or isinstance(entry, Judged):
-            if name := _test(content, entry):
-                shown["name"] = name
-            found[key] = shown
-    return list(found.values())[:MOST_ENTRIES]
+    return content.measure_title(entry.sets) or entry.title
 
 
 def data_of(chart: Chart) -> list[KeyRead]:

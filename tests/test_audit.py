@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from uuid import uuid4
 
@@ -21,9 +22,11 @@ import pytest
 import requests
 from fhir.resources.R4B.auditevent import AuditEvent
 
+from cds_service.app import create_app
 from cds_service.audit import STDOUT, AuditFile, event_of
 from cds_service.call_record import CallRecord
-from tests.exchanges import EXPLAIN, SERVICE, Json, as_bytes, request
+from cds_service.config import Settings
+from tests.exchanges import EXPLAIN, SERVICE, Json, as_bytes, request, send
 from tests.loopback import (
     ROOT,
     Running,
@@ -202,6 +205,17 @@ def test_workers_that_write_at_once_write_each_record_whole_and_for_the_owner_al
             assert set(pool.map(ask, ids)) == {200}
     assert Counter(map(_request_id, records(file))) == Counter(ids)
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+def test_a_version_that_is_installed_meanwhile_is_not_that_of_the_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, ran = tmp_path / "audit.ndjson", version("cds-service")
+    client = create_app(Settings(open=True, audit_file=str(file))).test_client()
+    monkeypatch.setattr("importlib.metadata.version", lambda _: "2099.1.0")
+    assert send(client, as_bytes(request())).status_code == 200
+    [event] = records(file)
+    assert event["source"]["observer"]["display"] == f"cds-service {ran}"
 
 
 def test_who_renames_the_file_finds_the_next_record_in_a_new_one(tmp_path: Path) -> None:

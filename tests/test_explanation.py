@@ -14,6 +14,7 @@ from cds_service.answering import Answering
 from cds_service.app import create_app
 from cds_service.config import Settings
 from cds_service.content import Content
+from cds_service.explanation import MOST_ENTRIES
 from cds_service.loading import load_content
 from cds_service.openapi import document
 from cds_service.terminal import show_explanation
@@ -36,13 +37,18 @@ def explained(*more: Json, values: Sequence[float] = LOW) -> Json:
     return found
 
 
-def entries(found: Json, kind: str) -> Iterator[Json]:
-    """What any question used, or rejected."""
+def questions(found: Json) -> Iterator[Json]:
     waiting = [x for verdict in found["verdicts"] for x in verdict["evidence"]]
     while waiting:
         asked = waiting.pop()
-        yield from asked[kind]
+        yield asked
         waiting += asked.get("because", [])
+
+
+def entries(found: Json, kind: str) -> Iterator[Json]:
+    """What any question used, or rejected."""
+    for asked in questions(found):
+        yield from asked[kind]
 
 
 def named(found: Json, kind: str, reference: str) -> set[str | None]:
@@ -74,6 +80,16 @@ def test_a_rejected_result_is_named_but_none_of_somebody_else() -> None:
     found = explained(early, other)
     assert named(found, "rejected", "Observation/o42") == {"ALP"}
     assert named(found, "rejected", "Observation/o43") == {None}
+
+
+@pytest.mark.parametrize("kind", ["used", "rejected"])
+def test_of_a_long_chart_some_entries_are_listed_and_the_others_counted(kind: str) -> None:
+    status = {"used": "final", "rejected": "preliminary"}[kind]
+    early = [{**alp(100 + n, 29, n + 1), "status": status} for n in range(MOST_ENTRIES + 7)]
+    found = [x for x in questions(explained(*early, values=[])) if "unlisted" in x]
+    assert {(len(x[kind]), x["unlisted"]) for x in found} == {(MOST_ENTRIES, 7)}
+    short = explained(*early[:MOST_ENTRIES], values=[])
+    assert not [x for x in questions(short) if "unlisted" in x]
 
 
 @pytest.mark.parametrize("kind", ["UsedEntry", "RejectedEntry"])

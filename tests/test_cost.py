@@ -1,0 +1,176 @@
+"""What a call costs grows as its chart does, and no faster, whatever the chart is full of. It is
+counted in steps of the interpreter, so that no machine decides.
+"""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from datetime import UTC, date, datetime
+from functools import cache
+from types import FrameType
+from typing import Any
+
+import pytest
+
+from bench.payloads import PATIENT, Size, chart
+from cds_service.answering import Answering
+from cds_service.config import Settings
+from cds_service.loading import load_content
+from tests.exchanges import Json
+
+TODAY = date(2026, 11, 24)
+EHR = "https://ehr.example.org/fhir"
+SUBJECT = {"reference": f"Patient/{PATIENT}"}
+
+
+@cache
+def answering() -> Answering:
+    def now() -> datetime:
+        return datetime(TODAY.year, TODAY.month, TODAY.day, 12, tzinfo=UTC)
+
+    return Answering(load_content(Settings().hooks_dir), None, 1.0, now)
+
+
+# -- charts that are full of one thing -------------------------------------------------------------
+
+
+def readings(count: int, **changed: Any) -> list[Json]:
+    """So many low ALPs, each changed alike."""
+    _, results, _ = chart(Size("readings", count, 0, 0), True, TODAY)
+    return [{**x, **changed} for x in results]
+
+
+def readings_without_code(count: int) -> list[Json]:
+    named = readings(count, code={"text": "Alkaline phosphatase"})
+    return [*readings(4), *({**x, "id": f"n{n}"} for n, x in enumerate(named))]
+
+
+def readings_beside_others(count: int) -> list[Json]:
+    _, results, _ = chart(Size("both", count // 2, count // 2, 0), True, TODAY)
+    return results
+
+
+def problems(count: int, **code: Any) -> list[Json]:
+    _, results, found = chart(Size("problems", 4, 0, count), True, TODAY)
+    return [*results, *({**x, "code": code} if code else x for x in found)]
+
+
+def drugs(count: int, text: str) -> list[Json]:
+    _, results, _ = chart(Size("drugs", 4, 0, 0), True, TODAY)
+    drug = {"resourceType": "MedicationRequest", "status": "active", "intent": "order"}
+    named = {"subject": SUBJECT, "medicationCodeableConcept": {"text": text}}
+    days = (f"{TODAY.year - 1 - n % 3}-{1 + n % 12:02}-15" for n in range(count))
+    found = [drug | named | {"id": f"m{n}", "authoredOn": x} for n, x in enumerate(days)]
+    return [*results, *found]
+
+
+def orders(count: int) -> list[Json]:
+    _, results, _ = chart(Size("orders", 4, 0, 0), True, TODAY)
+    order = {"resourceType": "ServiceRequest", "status": "active", "intent": "order"}
+    spep = {"code": {"coding": [{"system": "http://loinc.org", "code": "24351-9"}]}}
+    found = order | spep | {"subject": SUBJECT, "authoredOn": str(TODAY)}
+    return [*results, *({**found, "id": f"s{n}"} for n in range(count))]
+
+
+def reports(count: int) -> list[Json]:
+    _, results, _ = chart(Size("reports", 4, 0, 0), True, TODAY)
+    report = {"resourceType": "DiagnosticReport", "status": "final", "subject": SUBJECT}
+    said = {"code": {"text": "CT abdomen"}, "conclusion": "A lytic lesion of the iliac bone."}
+    found = report | said | {"effectiveDateTime": str(TODAY)}
+    return [*results, *({**found, "id": f"r{n}"} for n in range(count))]
+
+
+def stays(count: int) -> list[Json]:
+    _, results, _ = chart(Size("stays", 4, 0, 0), True, TODAY)
+    stay = {"resourceType": "Encounter", "status": "finished", "subject": SUBJECT}
+    found = stay | {
+        "class": {"code": "IMP"},
+        "period": {"start": "2026-01-01", "end": "2026-01-09"},
+    }
+    return [*results, *({**found, "id": f"e{n}"} for n in range(count))]
+
+
+FURLONGS = {"value": 29, "unit": "furlong"}
+CHARTS: dict[str, Callable[[int], list[Json]]] = {
+    "readings": readings,
+    "readings beside others": readings_beside_others,
+    "readings in an odd unit": lambda n: readings(n, valueQuantity=FURLONGS),
+    "readings of somebody else": lambda n: readings(n, subject={"reference": "Patient/other"}),
+    "readings of one day": lambda n: readings(n, effectiveDateTime=f"{TODAY}T08:00:00Z"),
+    "readings without code": readings_without_code,
+    "problems": problems,
+    "myeloma": lambda n: problems(n, text="Multiple myeloma"),
+    "bone pain": lambda n: problems(n, text="Bone pain in the back for weeks"),
+    "alendronate": lambda n: drugs(n, "Alendronic acid 70 mg"),
+    "metformin": lambda n: drugs(n, "Metformin 500 mg"),
+    "orders": orders,
+    "reports": reports,
+    "stays": stays,
+}
+
+
+def body(resources: list[Json]) -> bytes:
+    patient, _, _ = chart(Size("", 0, 0, 0), True, TODAY)
+    kinds = dict.fromkeys(x["resourceType"] for x in resources)
+    bundles = {
+        kind: {
+            "resourceType": "Bundle",
+            "type": "searchset",
+            "entry": [
+                {"fullUrl": f"{EHR}/{kind}/{x['id']}", "resource": x}
+                for x in resources
+                if x["resourceType"] == kind
+            ],
+        }
+        for kind in kinds
+    }
+    call = {
+        "hook": "patient-view",
+        "hookInstance": "d1577c69-dfbe-44ad-ba6d-3e05e953b2ea",
+        "context": {"userId": "Practitioner/dr1", "patientId": PATIENT},
+        "prefetch": {"patient": patient, **bundles},
+    }
+    return json.dumps(call).encode()
+
+
+# -- counting --------------------------------------------------------------------------------------
+
+
+def steps(run: Callable[[], object]) -> int:
+    """How many steps the interpreter makes for it."""
+    found = 0
+
+    def count(frame: FrameType, event: str, argument: object) -> Callable[..., Any]:
+        nonlocal found
+        frame.f_trace_opcodes = True
+        found += event == "opcode"
+        return count
+
+    before = sys.gettrace()
+    sys.settrace(count)
+    try:
+        run()
+    finally:
+        sys.settrace(before)
+    return found
+
+
+def asked() -> Iterator[Any]:
+    for full_of in CHARTS:
+        for ask in ("cards", "explain"):
+            yield pytest.param(full_of, ask, id=f"{ask}, {full_of}")
+
+
+@pytest.mark.parametrize(("full_of", "ask"), [*asked()])
+def test_twice_as_much_of_one_thing_takes_no_more_than_twice_the_steps(
+    full_of: str, ask: str
+) -> None:
+    def taken(count: int) -> int:
+        sent = body(CHARTS[full_of](count))
+        return steps(lambda: getattr(answering(), ask)("alp-review", sent))
+
+    taken(60)  # what is made once for all calls
+    few, some, many = (taken(x) for x in (60, 120, 240))
+    # Twice as much more for twice as many more; what goes as the square takes four times as much.
+    assert few < some < many
+    assert many - some < 2.4 * (some - few)
