@@ -51,6 +51,7 @@ def _read(raw: Raw, selections: Sequence[str] | None) -> Drafts:
     drafts = Drafts(notes=delivery.notes)
     unread = sorted(delivery.unread.items())
     wanted = None if selections is None else [_last_parts(x) for x in selections]
+    selected = frozenset(wanted or ())
     found: set[tuple[str, str | None]] = set()
     for full_url, resource in delivery.resources:
         resource.id = resource.id or _last_of(full_url)
@@ -59,7 +60,7 @@ def _read(raw: Raw, selections: Sequence[str] | None) -> Drafts:
             continue
         resource.status = resource.status or "draft"
         names = {(type(resource).__name__, resource.id), ("", resource.id)}
-        if wanted is None or not names.isdisjoint(wanted):
+        if wanted is None or names & selected:
             found |= names
             drafts.chosen.append(resource)
         else:

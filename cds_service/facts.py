@@ -503,7 +503,8 @@ class PatientFacts:
         they are not.
         """
         found = self._held.drafts(name)
-        others = [x for x in self._held.drafts("*") if x not in found]
+        these = frozenset(found)
+        others = [x for x in self._held.drafts("*") if x not in these]
         self.trace.frame.rejected.append(
             [Rejected(x, "of another drug" if x.name else "names no drug") for x in others]
         )

@@ -155,16 +155,19 @@ class Holdings:
     def _reasons(self, draft: MedicationRequest) -> frozenset[str]:
         """The sets of what a draft is for: coded in it, or a problem of the chart that it names."""
         concepts: list[CodeableConcept | None] = [*draft.reason_code]
-        problems = [*self._chart.of(Condition), *self._beside(Condition)]
         for reason in draft.reason_reference:
             target = _target(reason)
             contained = [x for x in draft.contained if x.id == target]
-            named = [x for x in problems if x.id == target]
+            named = self._problems_by_id.get(target, [])
             concepts += [x.code for x in contained]
             concepts += [x.code for x in named if Problem.counts(x) and self._is_firm(x)]
             if not named and not contained:
                 concepts.append(CodeableConcept(text=reason.display))
         return frozenset(name for x in concepts for name in self._terms.of_concept(x))
+
+    @cached_property
+    def _problems_by_id(self) -> dict[str | None, list[Condition]]:
+        return _by_id((*self._chart.of(Condition), *self._beside(Condition)))
 
     def _is_firm(self, resource: Condition) -> bool:
         """Whether a problem is confirmed: what a draft is for silences rows."""
@@ -193,10 +196,12 @@ class Holdings:
         for contained in resource.contained:
             if contained.id == target:
                 return contained.code
-        for medication in (*self._chart.of(Medication), *self._beside(Medication)):
-            if medication.id == target:
-                return medication.code
-        return CodeableConcept(text=named.display)
+        known = self._medications_by_id.get(target)  # the chart's before what came with drafts
+        return known[0].code if known else CodeableConcept(text=named.display)
+
+    @cached_property
+    def _medications_by_id(self) -> dict[str | None, list[Medication]]:
+        return _by_id((*self._chart.of(Medication), *self._beside(Medication)))
 
     def acts(self, name: str) -> list[Act]:
         """The completed procedures of a set."""
@@ -257,6 +262,13 @@ def _by_set(entries: Iterable[E]) -> dict[str, list[E]]:
         for name in ("*", *entry.sets):
             by_set.setdefault(name, []).append(entry)
     return by_set
+
+
+def _by_id(resources: Iterable[R]) -> dict[str | None, list[R]]:
+    by_id: dict[str | None, list[R]] = {}
+    for resource in resources:
+        by_id.setdefault(resource.id, []).append(resource)
+    return by_id
 
 
 def _target(reference: Reference) -> str:

@@ -4,7 +4,7 @@ counted in steps of the interpreter, so that no machine decides.
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, date, datetime
 from functools import cache
 from types import FrameType
@@ -16,7 +16,17 @@ from bench.payloads import PATIENT, Size, chart
 from cds_service.answering import Answering
 from cds_service.config import Settings
 from cds_service.loading import load_content
-from tests.exchanges import Json
+from tests.exchanges import (
+    SELECT,
+    SERVICE,
+    SIGN,
+    Json,
+    as_bytes,
+    draft,
+    problem,
+    selecting,
+    signing,
+)
 
 TODAY = date(2026, 11, 24)
 EHR = "https://ehr.example.org/fhir"
@@ -64,6 +74,16 @@ def drugs(count: int, text: str) -> list[Json]:
     return [*results, *found]
 
 
+def drugs_by_reference(count: int) -> list[Json]:
+    found = drugs(count, "")
+    for drug in found[4:]:
+        del drug["medicationCodeableConcept"]
+        drug["medicationReference"] = {"reference": f"Medication/of-{drug['id']}"}
+        named = {"resourceType": "Medication", "id": f"of-{drug['id']}"}
+        found.append(named | {"code": {"text": "Alendronic acid 70 mg"}})
+    return found
+
+
 def orders(count: int) -> list[Json]:
     _, results, _ = chart(Size("orders", 4, 0, 0), True, TODAY)
     order = {"resourceType": "ServiceRequest", "status": "active", "intent": "order"}
@@ -103,6 +123,7 @@ CHARTS: dict[str, Callable[[int], list[Json]]] = {
     "bone pain": lambda n: problems(n, text="Bone pain in the back for weeks"),
     "alendronate": lambda n: drugs(n, "Alendronic acid 70 mg"),
     "metformin": lambda n: drugs(n, "Metformin 500 mg"),
+    "drugs by reference": drugs_by_reference,
     "orders": orders,
     "reports": reports,
     "stays": stays,
@@ -155,19 +176,47 @@ def steps(run: Callable[[], object]) -> int:
     return found
 
 
-def asked() -> Iterator[Any]:
-    for full_of in CHARTS:
-        for ask in ("cards", "explain"):
-            yield pytest.param(full_of, ask, id=f"{ask}, {full_of}")
+def drafted(count: int) -> bytes:
+    """So many prescriptions about to be signed, each for a problem of its own."""
+    prescriptions = [
+        {**draft(n), "reasonReference": [{"reference": f"Condition/c{n}"}]} for n in range(count)
+    ]
+    call = signing(*prescriptions)
+    for_them = [{"resource": problem(n, "69896004", "Gout")} for n in range(count)]
+    call["prefetch"]["conditions"]["entry"] += for_them
+    return as_bytes(call)
 
 
-@pytest.mark.parametrize(("full_of", "ask"), [*asked()])
+def selected(count: int) -> bytes:
+    names = [f"MedicationRequest/d{n}" for n in range(count)]
+    return as_bytes(selecting(*map(draft, range(count)), selections=names))
+
+
+def viewing(resources: Callable[[int], list[Json]]) -> Callable[[int], bytes]:
+    return lambda count: body(resources(count))
+
+
+def service(path: str) -> str:
+    return path.rpartition("/")[2]
+
+
+CALLS: dict[str, tuple[str, Callable[[int], bytes]]] = {
+    **{name: (service(SERVICE), viewing(resources)) for name, resources in CHARTS.items()},
+    "drafts": (service(SIGN), drafted),
+    "selected drafts": (service(SELECT), selected),
+}
+
+
+@pytest.mark.parametrize("ask", ["cards", "explain"])
+@pytest.mark.parametrize("full_of", CALLS)
 def test_twice_as_much_of_one_thing_takes_no_more_than_twice_the_steps(
     full_of: str, ask: str
 ) -> None:
+    asked, call = CALLS[full_of]
+
     def taken(count: int) -> int:
-        sent = body(CHARTS[full_of](count))
-        return steps(lambda: getattr(answering(), ask)("alp-review", sent))
+        sent = call(count)
+        return steps(lambda: getattr(answering(), ask)(asked, sent))
 
     taken(60)  # what is made once for all calls
     few, some, many = (taken(x) for x in (60, 120, 240))
