@@ -9,6 +9,7 @@ noted.
 import json
 import re
 from collections.abc import Callable
+from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar, Union
 
 import msgspec
@@ -333,10 +334,17 @@ def whole_text(text: str) -> str:
 def mended(found: Any, kind: type[T]) -> tuple[T, list[Note]]:
     """A struct from whatever fits of a JSON value, and a note for each element that did not."""
     notes: list[Note] = []
+    values = found if isinstance(found, dict) else {}
+    shape = _shape(kind)  # type: ignore[arg-type]  # a class is hashable, whatever type[T] is
+    return _fit_struct(values, shape, kind.__name__, notes), notes
+
+
+@cache
+def _shape(kind: type) -> StructType:
+    """The fields of a struct: found once, since that takes ten times as long as to fill them."""
     info = type_info(kind)
     assert isinstance(info, StructType)
-    whole = _fit_struct(found if isinstance(found, dict) else {}, info, kind.__name__, notes)
-    return whole, notes
+    return info
 
 
 class _Misfit(Exception):

@@ -143,6 +143,12 @@ class ValueSet(Struct, frozen=True):
     local_texts: frozenset[str] = frozenset()
     listed: tuple[Listed, ...] = ()
 
+    @property
+    def systems_of_rules(self) -> frozenset[str]:
+        """The systems of which the set holds, or excludes, more than single codes."""
+        rules = (*self.prefixes, *self.patterns, *self.not_prefixes, *self.not_patterns)
+        return frozenset(system for system, _ in rules)
+
     def excludes(self, system: str, code: str) -> bool:
         """Whether a coding ends the matching, whatever its text says."""
         return _holds(system, code, self.not_codes, self.not_prefixes, self.not_patterns)
@@ -269,6 +275,13 @@ class Terminology:
         for one in self.sets.values():
             for text in one.local_texts:
                 self._local.setdefault(text, set()).add(one.name)
+        self._with_code: dict[tuple[str, str], list[ValueSet]] = {}
+        self._with_rules: dict[str, list[ValueSet]] = {}  # by the system of prefixes and patterns
+        for one in self.sets.values():
+            for coding in one.codes | one.not_codes:
+                self._with_code.setdefault(coding, []).append(one)
+            for system in one.systems_of_rules:
+                self._with_rules.setdefault(system, []).append(one)
         self._of_coding = remembered(self._sets_of_coding)
         self._of_name = lru_cache(maxsize=8192)(self._sets_of_text)
 
@@ -352,8 +365,9 @@ class Terminology:
     ) -> tuple[frozenset[str], frozenset[str]]:
         where = same_system(system)
         plain = plain_code(where, code)
-        minus = frozenset(x.name for x in self.sets.values() if x.excludes(where, plain))
-        plus = frozenset(x.name for x in self.sets.values() if x.includes(where, plain))
+        asked = (*self._with_code.get((where, plain), ()), *self._with_rules.get(where, ()))
+        minus = frozenset(x.name for x in asked if x.excludes(where, plain))
+        plus = frozenset(x.name for x in asked if x.includes(where, plain))
         return plus - minus, minus
 
 

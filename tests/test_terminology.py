@@ -291,6 +291,20 @@ def terminology() -> Terminology:
     return load_content(HOOKS).families[0].knowledge.terminology
 
 
+def test_a_code_is_in_the_sets_that_say_so_each_for_itself() -> None:
+    """Whatever way they are found by."""
+    every = terminology().sets.values()
+    listed = {x for one in every for x in (*one.codes, *one.not_codes)}
+    listed |= {x for one in every for x in (*one.prefixes, *one.not_prefixes)}
+    near = [(system, code) for system, x in listed for code in (x, f"{x}1", x[:-1]) if code]
+    assert len(near) > 2000
+    for system, code in near:
+        excluded = {x.name for x in every if x.excludes(system, code)}
+        included = {x.name for x in every if x.includes(system, code)}
+        coded = CodeableConcept(coding=[Coding(system=system, code=code)])
+        assert terminology().of_concept(coded) == included - excluded
+
+
 def row(said: str) -> CodeableConcept:
     """ "cm M89.9 'text'" or "'text'": a coding, a text, or both."""
     coding, _, text = said.strip().partition("'")
