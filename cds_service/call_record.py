@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from cds_service.clients import ANYBODY, Caller
-from cds_service.errors import CdsError, NotAuthenticated, StoreDown, TooOften
+from cds_service.errors import CdsError, NotAuthenticated, Overloaded, StoreDown, TooOften
 from cds_service.feedback import Heard
 from cds_service.fhir_client import Fetched
 from cds_service.hook_request import Call
@@ -95,6 +95,11 @@ class CallRecord(Struct):
     def left(self) -> float:
         """The seconds that are left for an answer, never less than 0."""
         return max(0.0, self.ends - time.monotonic())
+
+    def go_on(self) -> None:
+        """Raises Overloaded when the time for an answer is over: nobody waits for it any more."""
+        if time.monotonic() > self.ends:
+            raise Overloaded("The server could not answer in time.")
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:

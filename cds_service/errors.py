@@ -121,7 +121,7 @@ class TooOften(CdsError):
 
 
 class Overloaded(CdsError):
-    """The time for an answer is over before its turn came."""
+    """The time for an answer is over: its turn did not come, or the chart took too long."""
 
     status = 503
     code = "throttled"

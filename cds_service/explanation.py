@@ -20,6 +20,7 @@ from cds_service.results import Measured, Result, short
 from cds_service.rules import Outcome, Verdict
 
 MOST_ENTRIES = 50  # used, and as many rejected, that are listed of a question
+MOST_ASIDE = 1000  # places of a key that were skipped, and are listed
 T = TypeVar("T")
 
 
@@ -92,7 +93,7 @@ class LeftAside(TypedDict):
 
 class KeyRead(TypedDict):
     """What became of a prefetch key, or of the hook's draft orders; `*` stands for what belongs to
-    none.
+    none. `unlisted` is how many further places were skipped.
     """
 
     key: str
@@ -100,6 +101,7 @@ class KeyRead(TypedDict):
     by: NotRequired[Literal["prefetch", "fetched", "inferred"]]
     used: int
     skipped: list[LeftAside]
+    unlisted: NotRequired[int]
     why: NotRequired[str]
 
 
@@ -300,30 +302,36 @@ def data_of(chart: Chart) -> list[KeyRead]:
     """What became of every prefetch key, and what was left aside."""
     found = [_source(source) for source in chart.sources.values()]
     if chart.drafted is not None:
-        odd: list[LeftAside] = [{"where": x.where, "why": x.why} for x in chart.drafted]
-        used = len(chart.drafts)
-        found.append({"key": DRAFTS, "state": "answered", "used": used, "skipped": odd})
-    aside: list[LeftAside] = [{"where": x.where, "why": x.why} for x in chart.elsewhere]
-    aside += [
-        {
-            "where": f"{type(x).__name__}/{x.id}" if x.id else type(x).__name__,
-            "why": "belongs to another patient",
+        drafted: KeyRead = {
+            "key": DRAFTS,
+            "state": "answered",
+            "used": len(chart.drafts),
+            "skipped": [],
         }
-        for x in chart.foreign
-    ]
-    aside += [
-        {"where": kind, "why": f"{count} of a type that is not read"}
-        for kind, count in sorted(chart.unread.items())
-    ]
-    aside += [
-        {"where": kind, "why": f"{count} that no key asks for"}
-        for kind, count in sorted(chart.unasked.items())
-    ]
-    if aside:
-        found.append(
-            {"key": "*", "state": "answered", "by": "prefetch", "used": 0, "skipped": aside}
-        )
+        found.append(_skipping(drafted, ((x.where, x.why) for x in chart.drafted)))
+    if aside := [*_left_aside(chart)]:
+        nobody: KeyRead = {
+            "key": "*",
+            "state": "answered",
+            "by": "prefetch",
+            "used": 0,
+            "skipped": [],
+        }
+        found.append(_skipping(nobody, aside))
     return found
+
+
+def _left_aside(chart: Chart) -> Iterator[tuple[str, str]]:
+    """What belongs to no key, and why."""
+    for note in chart.elsewhere:
+        yield note.where, note.why
+    for x in chart.foreign:
+        kind = type(x).__name__
+        yield f"{kind}/{x.id}" if x.id else kind, "belongs to another patient"
+    for kind, count in sorted(chart.unread.items()):
+        yield kind, f"{count} of a type that is not read"
+    for kind, count in sorted(chart.unasked.items()):
+        yield kind, f"{count} that no key asks for"
 
 
 def _source(source: Source) -> KeyRead:
@@ -331,12 +339,21 @@ def _source(source: Source) -> KeyRead:
         "key": source.key.name,
         "state": source.state,
         "used": source.used,
-        "skipped": [{"where": x.where, "why": x.why} for x in source.skipped],
+        "skipped": [],
     }
     if source.by is not None:
         found["by"] = source.by
     if source.why:
         found["why"] = source.why
+    return _skipping(found, ((x.where, x.why) for x in source.skipped))
+
+
+def _skipping(found: KeyRead, aside: Iterable[tuple[str, str]]) -> KeyRead:
+    """A key with the places where nothing was read: some, and how many others there are."""
+    places = [*aside]
+    found["skipped"] = [{"where": where, "why": why} for where, why in places[:MOST_ASIDE]]
+    if len(places) > MOST_ASIDE:
+        found["unlisted"] = len(places) - MOST_ASIDE
     return found
 
 

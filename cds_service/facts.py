@@ -120,14 +120,21 @@ class PatientFacts:
     born: Moment | None
     limit: Limits
 
-    def __init__(self, chart: Chart, knowledge: Knowledge, today: int) -> None:
+    def __init__(
+        self,
+        chart: Chart,
+        knowledge: Knowledge,
+        today: int,
+        go_on: Callable[[], object] = lambda: None,
+    ) -> None:
+        """`go_on` is asked while the chart is read, and raises what ends the call."""
         self.chart = chart
         self.today = today
         self.limit = knowledge.limits
         self.trace = Trace()
         self._knowledge = knowledge
         self._terms = knowledge.terminology
-        self._held = Holdings(chart, knowledge.terminology, today)
+        self._held = Holdings(chart, knowledge.terminology, today, go_on)
         self.asides: dict[str, str] = {}
         self._lacking: dict[str, list[PrefetchKey]] = {}
         self._measured: dict[str, tuple[list[Measured], list[Rejected]]] = {}

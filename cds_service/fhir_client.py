@@ -32,6 +32,7 @@ from urllib3.util import Retry
 
 from cds_service.addresses import EVERYWHERE, AddressRefused, Network, Resolve, dial
 from cds_service.clients import ANYBODY, Caller, FhirServer
+from cds_service.resources import is_overfull
 from cds_service.turns import Room
 
 _PORTS = {"http": 80, "https": 443}
@@ -419,6 +420,8 @@ def _body(run: _Run, response: requests.Response) -> bytes:
 
 
 def _read(body: bytes) -> _Page:
+    if is_overfull(body):
+        raise _Stopped("too large")
     try:
         page = _PAGE.decode(body)
     except _UNREADABLE:

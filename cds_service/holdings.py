@@ -2,7 +2,7 @@
 asked for.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from typing import TypeVar
 
@@ -45,12 +45,20 @@ R = TypeVar("R", bound=Resource)
 class Holdings:
     """What the chart holds, sorted by the value sets of the content."""
 
-    def __init__(self, chart: Chart, terms: Terminology, today: int) -> None:
+    def __init__(
+        self, chart: Chart, terms: Terminology, today: int, go_on: Callable[[], object]
+    ) -> None:
         self._chart = chart
         self._terms = terms
         self._today = today
+        self._go_on = go_on  # raises what ends the call
         self._made: dict[int, Result] = {}
         self._results: dict[str, list[Result]] = {}
+
+    def _sets_of(self, concept: CodeableConcept | None) -> frozenset[str]:
+        """The sets of a concept; to look for them in new words is what takes longest in a call."""
+        self._go_on()
+        return self._terms.of_concept(concept)
 
     def problems(self, name: str) -> list[Problem]:
         """The Conditions of a set that are neither refuted nor entered in error."""
@@ -63,7 +71,7 @@ class Holdings:
     def _each_problem(self) -> Iterable[Problem]:
         for resource in self._chart.of(Condition):
             if Problem.counts(resource):
-                yield Problem(resource, self._terms.of_concept(resource.code), self._today)
+                yield Problem(resource, self._sets_of(resource.code), self._today)
 
     def results(self, name: str) -> list[Result]:
         """The Observations coded in a set whose status lets them exist at all; those in none
@@ -163,7 +171,7 @@ class Holdings:
             concepts += [x.code for x in named if Problem.counts(x) and self._is_firm(x)]
             if not named and not contained:
                 concepts.append(CodeableConcept(text=reason.display))
-        return frozenset(name for x in concepts for name in self._terms.of_concept(x))
+        return frozenset(name for x in concepts for name in self._sets_of(x))
 
     @cached_property
     def _problems_by_id(self) -> dict[str | None, list[Condition]]:
@@ -181,7 +189,7 @@ class Holdings:
         self, resource: MedicationRequest | MedicationAdministration | MedicationStatement
     ) -> Medicine:
         concept = self._medication(resource)
-        sets = self._terms.of_concept(concept)
+        sets = self._sets_of(concept)
         by = self._terms.identified_by(concept) if sets else ""
         return Medicine(sets, next(iter(texts_of(concept)), ""), by)
 
@@ -214,7 +222,7 @@ class Holdings:
     def _each_act(self) -> Iterable[Act]:
         for resource in self._chart.of(Procedure):
             if resource.status == "completed":
-                yield Act(resource, self._terms.of_concept(resource.code), self._today)
+                yield Act(resource, self._sets_of(resource.code), self._today)
 
     def encounters(self) -> list[Stay]:
         """The encounters that took place or are taking place."""
@@ -227,7 +235,7 @@ class Holdings:
     def _each_stay(self) -> Iterable[Stay]:
         for resource in self._chart.of(Encounter):
             if resource.status not in NOT_HELD:
-                sets = frozenset(x for one in resource.type for x in self._terms.of_concept(one))
+                sets = frozenset(x for one in resource.type for x in self._sets_of(one))
                 yield Stay(resource, sets, self._today)
 
     def reports(self, name: str) -> list[Report]:
@@ -240,7 +248,7 @@ class Holdings:
 
     def _each_report(self) -> Iterable[Report]:
         for resource in self._chart.of(DiagnosticReport):
-            yield Report(resource, self._terms.of_concept(resource.code), self._today)
+            yield Report(resource, self._sets_of(resource.code), self._today)
 
     def requests(self, name: str) -> list[Request]:
         """The open service requests of a set."""
@@ -252,7 +260,7 @@ class Holdings:
 
     def _each_request(self) -> Iterable[Request]:
         for resource in (*self._chart.of(ServiceRequest), *self._beside(ServiceRequest)):
-            yield Request(resource, self._terms.of_concept(resource.code), self._today)
+            yield Request(resource, self._sets_of(resource.code), self._today)
 
 
 def _by_set(entries: Iterable[E]) -> dict[str, list[E]]:

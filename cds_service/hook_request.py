@@ -4,14 +4,16 @@ Hooks.
 
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping
+from heapq import nlargest
 from typing import Any
 
 import msgspec
 from msgspec import Raw, Struct
 
-from cds_service.errors import BrokenRequest, NotJson
-from cds_service.resources import with_whole_escapes
+from cds_service.errors import BrokenRequest, NotJson, TooLarge
+from cds_service.resources import MOST_OBJECTS, is_overfull, with_whole_escapes
 
 
 class FhirAuthorization(Struct, frozen=True):
@@ -92,8 +94,10 @@ class Call(Struct, frozen=True):
 
 def parse_call(body: bytes, hook: str) -> Call:
     """The call of a service's hook; raises NotJson or BrokenRequest naming the member that is
-    wrong.
+    wrong, and TooLarge.
     """
+    if is_overfull(body):
+        raise TooLarge(f"The body has over {MOST_OBJECTS} objects and lists.")
     request = _decode(body)
     _refuse_double_meanings(body, request.prefetch)
     for name, text in (("hook", request.hook), ("hookInstance", request.hook_instance)):
@@ -199,11 +203,13 @@ class _Pairs(dict[str, Any]):
     def __init__(self, pairs: list[tuple[str, Any]]) -> None:
         super().__init__(pairs)
         if len(self) != len(pairs):
-            names = [name for name, _ in pairs]
-            self.repeated = next(name for name in names if names.count(name) > 1)
+            times = Counter(name for name, _ in pairs)
+            self.repeated = next(name for name in times if times[name] > 1)
 
 
 _in_pairs = json.JSONDecoder(object_pairs_hook=_Pairs, parse_int=lambda digits: 0)
+_MOST_CUT = 50  # values of a prefetch
+_MOST_ALIKE = 8  # values that begin with the same bytes, looked at one by one
 _READ = ("hook", "hookInstance", "fhirServer", "context", "fhirAuthorization")
 
 
@@ -212,8 +218,10 @@ def _refuse_double_meanings(body: bytes, prefetch: dict[str, Raw] | None) -> Non
     holds?), and for half a character in what we read of them.
 
     The prefetch is cut out first: it is nearly all of the body, and there the last of two holds.
+    Of very many values the longest are, since each costs a copy.
     """
-    for value in sorted(map(bytes, (prefetch or {}).values()), key=len, reverse=True):
+    longest = nlargest(_MOST_CUT, map(bytes, (prefetch or {}).values()), key=len)
+    for value in longest:
         body = _without(body, value)
     try:
         envelope = _in_pairs.decode(body.decode(errors="replace"))
@@ -251,6 +259,10 @@ def _without(body: bytes, value: bytes) -> bytes:
     if len(value) <= len(head) or head[:1] not in (b"{", b"["):
         return body
     at = body.find(head)
-    while at >= 0 and body[at : at + len(value)] != value:
+    for _ in range(_MOST_ALIKE):
+        if at < 0 or body.startswith(value, at):
+            break
         at = body.find(head, at + 1)
+    else:  # what begins alike all over is searched for whole, which takes no longer for that
+        at = body.find(value)
     return body if at < 0 else b"%b0%b" % (body[:at], body[at + len(value) :])

@@ -283,6 +283,18 @@ class Unread(Exception):
         self.type = resource_type
 
 
+# Objects and lists in a text of JSON. Each takes some 250 bytes of memory, however short it is; a
+# chart of 20 MB, which is what a body may have, holds less than half of them.
+MOST_OBJECTS = 1_000_000
+
+
+def is_overfull(raw: bytes) -> bool:
+    """Whether JSON text has more objects and lists than any chart."""
+    if len(raw) < 2 * MOST_OBJECTS:
+        return False
+    return raw.count(b"{") + raw.count(b"[") > MOST_OBJECTS
+
+
 def read_resource(raw: Raw | bytes) -> tuple[Resource, list[Note]]:
     """The resource and what was odd about it; raises Unread for a type we do not read."""
     try:

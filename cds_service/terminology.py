@@ -53,6 +53,7 @@ LOOKS_LIKE = f"{CANONICAL}/StructureDefinition/looks-like"
 NOT_A_CUE = f"{CANONICAL}/StructureDefinition/not-a-negation"
 
 LONGEST_NAME = 200  # of a drug, a diagnosis or a test; what is longer would not come again
+LONGEST_READ = 10_000  # characters of a name that are looked at: what is longer is none
 LONGEST_CODE = 64
 _SENTENCE_END = re.compile(r"[.;\n]| but ")
 _BLANKS = re.compile(r"[^\S\n]+")
@@ -349,7 +350,7 @@ class Terminology:
         """The sets said in a text."""
         return frozenset(
             name
-            for sentence in self._negation.sentences(text)
+            for sentence in self._negation.sentences(text[:LONGEST_READ])
             if self._any_text.search(sentence)
             for name in self._said_in(sentence)
         )

@@ -11,22 +11,36 @@ from types import FrameType
 from typing import Any
 
 import pytest
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
 
 from bench.payloads import PATIENT, Size, chart
 from cds_service.answering import Answering
+from cds_service.app import create_app
+from cds_service.call_record import CallRecord
 from cds_service.config import Settings
+from cds_service.errors import Overloaded
+from cds_service.explanation import MOST_ASIDE
 from cds_service.loading import load_content
+from cds_service.resources import MOST_OBJECTS, CodeableConcept
+from cds_service.terminology import LONGEST_READ
 from tests.exchanges import (
+    EXPLAIN,
+    FIRES,
     SELECT,
     SERVICE,
     SIGN,
     Json,
     as_bytes,
     draft,
+    now,
     problem,
+    request,
     selecting,
+    send,
     signing,
 )
+from tests.invariants import cards_of
 
 TODAY = date(2026, 11, 24)
 EHR = "https://ehr.example.org/fhir"
@@ -154,6 +168,11 @@ def body(resources: list[Json]) -> bytes:
     return json.dumps(call).encode()
 
 
+def diagnostics(answer: TestResponse) -> str:
+    said: str = answer.get_json()["issue"][0].get("diagnostics", "")
+    return said
+
+
 # -- counting --------------------------------------------------------------------------------------
 
 
@@ -246,3 +265,109 @@ def test_an_odd_entry_takes_no_more_steps_than_ten_others(element: str) -> None:
 
     each(), each(**ODD[element])  # what is made once for all calls
     assert each(**ODD[element]) < 10 * each()
+
+
+# -- what only a hostile client sends: each once took minutes, or gigabytes ------------------------
+
+
+def compact(call: Json, *, context: str = "", prefetch: str = "") -> bytes:
+    """A call with members put before those of its context and of its prefetch."""
+    text = json.dumps(call, separators=(",", ":"))
+    text = text.replace('"context":{', f'"context":{{{context}', 1)
+    return text.replace('"prefetch":{', f'"prefetch":{{{prefetch}', 1).encode()
+
+
+def test_many_names_of_which_one_comes_twice_are_refused_for_it(client: FlaskClient) -> None:
+    names = "".join(f'"x{n}":1,' for n in range(300_000))
+    assert cards_of(send(client, compact(request(), context=names)).get_json()) == FIRES
+    answer = send(client, compact(request(), context=f'{names}"x299999":1,'))
+    assert (answer.status_code, diagnostics(answer)) == (400, "context has a name twice")
+
+
+def test_many_values_of_a_prefetch_are_answered(client: FlaskClient) -> None:
+    call = request()
+    empty = {"resourceType": "Bundle", "type": "searchset", "id": "x" * 40}
+    call["prefetch"] |= {f"k{n}": empty for n in range(100_000)}
+    assert cards_of(send(client, call).get_json()) == FIRES
+
+
+def test_values_that_begin_alike_are_told_apart(client: FlaskClient) -> None:
+    entry = {"resource": {"resourceType": "Organization", "id": "x" * 40}}
+    bundle = {"resourceType": "Bundle", "type": "searchset", "id": "x" * 40}
+    call = request()
+    alike = [[entry, n] for n in range(40_000)]
+    call["prefetch"] |= {"a": bundle | {"entry": alike}, "b": [entry] * 150_000}
+    assert cards_of(send(client, compact(call)).get_json()) == FIRES
+    twice = send(client, compact(call, context='"userId":"x",'))
+    assert diagnostics(twice) == "context has a name twice"
+
+
+@pytest.mark.parametrize("path", [SERVICE, EXPLAIN])
+@pytest.mark.parametrize("empty", ["{}", "[]"])
+def test_more_objects_than_any_chart_has_are_too_large(
+    client: FlaskClient, path: str, empty: str
+) -> None:
+    def sent(count: int) -> TestResponse:
+        entries = ",".join([empty] * count)
+        bundle = f'"many":{{"resourceType":"Bundle","entry":[{entries}]}},'
+        return send(client, compact(request(), prefetch=bundle), path)
+
+    others = sum(compact(request()).count(x) for x in (b"{", b"[")) + 2
+    assert sent(MOST_OBJECTS - others).status_code == 200
+    refused = sent(MOST_OBJECTS - others + 1)
+    assert refused.status_code == 413
+    assert "1000000 objects" in refused.get_json()["issue"][0]["details"]["text"]
+
+
+@pytest.mark.parametrize(
+    ("odd", "keys"), [({"id": 5}, {"alp", "labs"}), ({"subject": {"reference": "Group/g"}}, {"*"})]
+)
+def test_what_was_skipped_is_listed_up_to_a_point(
+    client: FlaskClient, odd: Json, keys: set[str]
+) -> None:
+    call = request()
+    some = [{"resourceType": "Observation", "id": f"z{n}"} | odd for n in range(MOST_ASIDE + 7)]
+    call["prefetch"]["results"]["entry"] += [{"resource": x} for x in some]
+    rows = [x for x in send(client, call, EXPLAIN).get_json()["data"] if "unlisted" in x]
+    assert {x["key"] for x in rows} == keys
+    assert {(len(x["skipped"]), x["unlisted"]) for x in rows} == {(MOST_ASIDE, 7)}
+
+
+def test_of_an_endless_name_the_beginning_is_read() -> None:
+    terms = answering().content.families[0].knowledge.terminology
+    blank = "x " * (LONGEST_READ // 2)
+    known = CodeableConcept(text=f"bone pain {blank}")
+    beyond = CodeableConcept(text=f"{blank}bone pain")
+    assert terms.of_concept(known) and not terms.of_concept(beyond)
+
+
+@pytest.mark.parametrize("ask", ["cards", "explain"])
+@pytest.mark.parametrize(
+    "full_of", [problems, lambda n: drugs(n, "Alendronic acid"), reports, orders]
+)
+def test_a_chart_is_read_no_longer_than_there_is_time_for_an_answer(
+    full_of: Callable[[int], list[Json]], ask: str
+) -> None:
+    class Late(CallRecord):
+        """Whose time is over once so many entries were looked at."""
+
+        looked_at: int = 0
+
+        def go_on(self) -> None:
+            self.looked_at += 1
+            self.ends = -1.0 if self.looked_at > 3 else self.ends
+            super().go_on()
+
+    record = Late()
+    with pytest.raises(Overloaded):
+        getattr(answering(), ask)("alp-review", body(full_of(9)), record)
+    assert record.looked_at == 4
+
+
+def test_a_chart_that_takes_too_long_is_a_503() -> None:
+    late = create_app(Settings(open=True, answer_seconds=1e-9), now=now).test_client()
+    answer = send(late, request())
+    assert answer.status_code == 503
+    assert answer.headers["Retry-After"] == "1"
+    text = answer.get_json()["issue"][0]["details"]["text"]
+    assert text == "The server could not answer in time."

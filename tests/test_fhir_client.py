@@ -22,6 +22,7 @@ from cds_service.addresses import EVERYWHERE
 from cds_service.clients import ANYBODY, Caller, FhirServer
 from cds_service.errors import Overloaded
 from cds_service.fhir_client import Fetched, FhirClient, open_servers
+from cds_service.resources import MOST_OBJECTS
 from tests.loopback import certificate_for, proxying
 
 requirement = pytest.mark.requirement
@@ -401,6 +402,12 @@ def test_a_body_that_unpacks_to_a_gigabyte_costs_no_memory(stub: Stub) -> None:
     tracemalloc.stop()
     assert got == Fetched("failed", (), "too large")
     assert peak < 8_000_000
+
+
+def test_a_page_of_more_objects_than_any_chart_has_is_too_large(stub: Stub) -> None:
+    entries = b",".join([b"{}"] * MOST_OBJECTS)
+    stub.answers = {"/fhir/Patient/p1": b'{"resourceType":"Bundle","entry":[%b]}' % entries}
+    assert one(stub.base) == Fetched("failed", (), "too large")
 
 
 def test_a_compressed_body_arrives_unpacked(stub: Stub) -> None:
