@@ -126,7 +126,7 @@ class Answering(Struct, frozen=True):
         today = self.today()
         record.as_of = as_text(today)
         with record.phase("facts"):
-            return PatientFacts(chart, family.knowledge, today, record.go_on)
+            return PatientFacts(chart, family.knowledge, today, record.bound())
 
     def explain(
         self, service_id: str, body: bytes, record: CallRecord | None = None

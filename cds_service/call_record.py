@@ -4,7 +4,7 @@ part took. Audit, metrics and log are made of it.
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import UTC, datetime
 from typing import NamedTuple, Protocol
@@ -19,6 +19,7 @@ from cds_service.fhir_client import Fetched
 from cds_service.hook_request import Call
 from cds_service.turns import Turns
 
+LEAST_SECONDS = 1.0  # a hundred times what a call takes
 PHASES = ("auth", "wait", "decode", "fetch", "facts", "rules", "cards")
 
 
@@ -96,10 +97,17 @@ class CallRecord(Struct):
         """The seconds that are left for an answer, never less than 0."""
         return max(0.0, self.ends - time.monotonic())
 
-    def go_on(self) -> None:
-        """Raises Overloaded when the time for an answer is over: nobody waits for it any more."""
-        if time.monotonic() > self.ends:
-            raise Overloaded("The server could not answer in time.")
+    def bound(self) -> Callable[[], None]:
+        """What is asked while the chart is read, and raises Overloaded once the time for an answer
+        is over: nobody waits for it any more. However late turn and data came, it has a second.
+        """
+        ends = max(self.ends, time.monotonic() + LEAST_SECONDS)
+
+        def go_on() -> None:
+            if time.monotonic() > ends:
+                raise Overloaded("The server could not answer in time.")
+
+        return go_on
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:

@@ -219,12 +219,12 @@ def test_the_counts_have_a_row_for_each_chart() -> None:
     assert "| large, quiet | 2.00 | 10.00 | 0.200 |" in said
 
 
-def test_a_larger_chart_executes_more(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_call_executes_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     if shutil.which("valgrind") is None:
         pytest.skip("valgrind is missing")
     monkeypatch.setattr("bench.instructions._TARGETS", (FLOOR.name,))
-    found = counted(["small, quiet", "large, quiet"])
-    assert 0 < 5 * found[FLOOR.name, "small, quiet"] < found[FLOOR.name, "large, quiet"]
+    found = counted(["large, quiet"])
+    assert 1 < found[FLOOR.name, "large, quiet"] < 1000  # millions
 
 
 # -- the soak --------------------------------------------------------------------------------------
