@@ -38,7 +38,7 @@ def main() -> None:
     names = [x.name for x in payloads(date.today())]
     try:
         found = counted(names)
-    except WentWrong as error:
+    except (WentWrong, subprocess.TimeoutExpired) as error:
         sys.exit(f"instructions: {error}")
     rewrite(page, "make instructions", table(found))
     print(f"{page} is written")

@@ -57,12 +57,18 @@ def main() -> None:
     """Ends with 1 when an answer is wrong."""
     target, named, calls = sys.argv[1:]
     [payload] = [x for x in payloads(date.today()) if x.name == named]
-    with application(target) as app:
-        call = caller(app, payload.body)
-        for _ in range(int(calls)):
-            call()
-    sys.stdout.flush()
-    os._exit(0)  # without waiting for the thread that never writes
+    ended = 1
+    try:
+        with application(target) as app:
+            call = caller(app, payload.body)
+            for _ in range(int(calls)):
+                call()
+        ended = 0
+    except ValueError as error:
+        print(error, file=sys.stderr)
+    finally:
+        sys.stderr.flush()
+        os._exit(ended)  # without waiting for the thread that never writes
 
 
 if __name__ == "__main__":

@@ -65,8 +65,8 @@ def _coding(system: str, code: str, display: str = "") -> _Json:
 def _said(text: str) -> str:
     """A text as a FHIR string of ours: one line, and not endless."""
     # Nearly every text is of plain words already, which is soon seen.
-    line = text if text.isprintable() else _BLANK.sub(" ", text)
-    return line.strip()[:_MOST]
+    plain = text.isprintable() and "  " not in text
+    return (text if plain else _BLANK.sub(" ", text)).strip()[:_MOST]
 
 
 def _subtypes(record: CallRecord) -> Iterator[_Json]:

@@ -16,7 +16,9 @@ from cds_service.errors import ContentError
 _SET_NAME = re.compile(r"(obs|cond|med|proc|text|img)-[a-z0-9-]+\Z")
 # What the first argument of a question about the patient names.
 _NAMED_FIRST = {
-    **dict.fromkeys(("measured", "judged", "latest_within", "rejected", "fallback"), "measure"),
+    **dict.fromkeys(
+        ("measured", "measured_on", "judged", "latest_within", "rejected", "fallback"), "measure"
+    ),
     **dict.fromkeys(("done", "ordered", "is_orderable"), "order"),
     **dict.fromkeys(("has", "problems", "drugs", "acts", "requests", "final"), "set"),
     **dict.fromkeys(("says", "sentences", "matches", "is_coded", "encounters_of", "sent"), "set"),

@@ -19,6 +19,7 @@ from cds_service.resources import (
 )
 
 NO_RESOURCE = Raw(b"")
+DEEPEST = 8  # Bundles around a Bundle that is read: each is gone through once more
 
 
 class _Link(Struct):
@@ -88,16 +89,19 @@ class Delivery(Struct):
     refused: bool = False
 
 
-def deliver(raw: Raw | bytes, where: str) -> Delivery:
-    """Everything a value holds, Bundles in Bundles included; entries that are no data are noted."""
+def deliver(raw: Raw | bytes, where: str, depth: int = 0) -> Delivery:
+    """Everything a value holds, Bundles in Bundles included; entries that are no data are noted.
+
+    `depth` is how many Bundles it is in.
+    """
     if bytes(raw) == b"null":
         return Delivery("nothing")
     try:
         plain = _plain_bundle.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return _take_apart(raw, where)
+        return _take_apart(raw, where, depth)
     if any(x.search is not None and x.search.mode == "outcome" for x in plain.entry):
-        return _take_apart(raw, where)
+        return _take_apart(raw, where, depth)
     return Delivery(
         "bundle",
         resources=[(x.full_url, x.resource) for x in plain.entry],
@@ -106,7 +110,7 @@ def deliver(raw: Raw | bytes, where: str) -> Delivery:
     )
 
 
-def _take_apart(raw: Raw | bytes, where: str) -> Delivery:
+def _take_apart(raw: Raw | bytes, where: str, depth: int) -> Delivery:
     """A value read entry by entry, so that an odd one costs no other."""
     try:
         value = _value.decode(raw)
@@ -114,11 +118,11 @@ def _take_apart(raw: Raw | bytes, where: str) -> Delivery:
         found = loads_leniently(raw)
         if not isinstance(found, dict):
             return Delivery("other")
-        return _deliver_mended(found, where)
-    return _unpack(raw, value, where)
+        return _deliver_mended(found, where, depth)
+    return _unpack(raw, value, where, depth)
 
 
-def _deliver_mended(found: dict[str, object], where: str) -> Delivery:
+def _deliver_mended(found: dict[str, object], where: str, depth: int) -> Delivery:
     entries = found.get("entry")
     if isinstance(entries, dict):
         entries = [entries]
@@ -136,18 +140,18 @@ def _deliver_mended(found: dict[str, object], where: str) -> Delivery:
         ],
         link=mended(found, _Links)[0].link,
     )
-    delivery = _unpack(msgspec.json.encode(found), value, where)
+    delivery = _unpack(msgspec.json.encode(found), value, where, depth)
     delivery.notes.insert(0, Note(where, "odd Bundle, read entry by entry"))
     delivery.entries += (len(entries) if isinstance(entries, list) else bool(entries)) - len(kept)
     return delivery
 
 
-def _unpack(raw: Raw | bytes, value: _Value, where: str) -> Delivery:
+def _unpack(raw: Raw | bytes, value: _Value, where: str, depth: int) -> Delivery:
     if value.resource_type == "OperationOutcome":
         return Delivery("error")
     if value.resource_type != "Bundle":
         delivery = Delivery("resource")
-        _take(raw, "", where, delivery)
+        _take(raw, "", where, delivery, depth)
         if not delivery.resources:
             delivery.kind = "other"
         return delivery
@@ -160,7 +164,7 @@ def _unpack(raw: Raw | bytes, value: _Value, where: str) -> Delivery:
         elif entry.search is not None and entry.search.mode == "outcome":
             _take_message(entry.resource, f"{where}.entry[{n}]", delivery)
         else:
-            _take(entry.resource, entry.full_url or "", f"{where}.entry[{n}]", delivery)
+            _take(entry.resource, entry.full_url or "", f"{where}.entry[{n}]", delivery, depth)
     return delivery
 
 
@@ -168,23 +172,32 @@ def _has_next(links: list[_Link]) -> bool:
     return any(x.relation == "next" for x in links)
 
 
-def _take(raw: Raw | bytes, full_url: str, where: str, delivery: Delivery) -> None:
+def _take(raw: Raw | bytes, full_url: str, where: str, delivery: Delivery, depth: int) -> None:
+    unread = ""
     try:
         resource, notes = read_resource(raw)
-    except Unread as unread:
-        _take_unread(unread.type, raw, where, delivery)
+    except Unread as found:
+        unread = found.type
+        resource = None
+    if resource is None:  # here, since an exception that is handled keeps all that was read
+        _take_unread(unread, raw, where, delivery, depth)
         return
     delivery.notes += [Note(f"{where}: {note.where}", note.why) for note in notes]
     delivery.resources.append((full_url, resource))
     delivery.entries += 1
 
 
-def _take_unread(resource_type: str, raw: Raw | bytes, where: str, delivery: Delivery) -> None:
-    if resource_type == "Bundle":
-        inner = deliver(raw, where)
+def _take_unread(
+    resource_type: str, raw: Raw | bytes, where: str, delivery: Delivery, depth: int
+) -> None:
+    if resource_type == "Bundle" and depth >= DEEPEST:
+        delivery.notes.append(Note(where, "in too many Bundles, not read"))
+        delivery.entries += 1
+    elif resource_type == "Bundle":
+        inner = deliver(raw, where, depth + 1)
         delivery.resources += inner.resources
         delivery.notes += inner.notes
-        delivery.unread += inner.unread
+        delivery.unread.update(inner.unread)
         delivery.more = delivery.more or inner.more
         delivery.entries += inner.entries
         delivery.refused = delivery.refused or inner.refused

@@ -279,7 +279,8 @@ def _dose_dates(resource: Resource, today: int) -> tuple[Moment | None, Moment |
     return first, _last_day(end_of(period))
 
 
-_MILLIGRAMS = re.compile(r"(\d+(?:\.\d+)?)\s*mg\b", re.IGNORECASE)
+# A number is looked at from its beginning only: at each of its digits anew, a long one takes hours.
+_MILLIGRAMS = re.compile(r"(?<!\d)(\d+(?:\.\d+)?)\s*mg\b", re.IGNORECASE)
 _DAYS_IN = {"d": Decimal(1), "wk": Decimal(7), "h": Decimal(1) / 24, "mo": Decimal("30.44")}
 
 

@@ -3,7 +3,7 @@ behind it, as JSON.
 """
 
 from collections.abc import Iterable, Iterator
-from typing import Annotated, Any, Literal, NotRequired, TypedDict, TypeVar
+from typing import Annotated, Any, Literal, NotRequired, TypedDict, TypeVar, cast
 
 from msgspec import Meta
 
@@ -20,6 +20,7 @@ from cds_service.results import Measured, Result, short
 from cds_service.rules import Outcome, Verdict
 
 MOST_ENTRIES = 50  # used, and as many rejected, that are listed of a question
+LONGEST_SHOWN = 500  # characters of an id or a name: they are told of many questions
 MOST_ASIDE = 1000  # places of a key that were skipped, and are listed
 T = TypeVar("T")
 
@@ -277,17 +278,18 @@ def _bare(entry: Any) -> Entry:
 
 
 def _used(content: Content, entry: Any) -> UsedEntry:
-    shown: UsedEntry = entry.evidence()
+    evidence = {name: text[:LONGEST_SHOWN] for name, text in entry.evidence().items()}
+    shown = cast("UsedEntry", evidence)
     if name := _test(content, _bare(entry)):
-        shown["name"] = name
+        shown["name"] = name[:LONGEST_SHOWN]
     return shown
 
 
 def _rejected(content: Content, rejected: Rejected) -> RejectedEntry:
     why = content.words.set_aside.get(rejected.why, rejected.why)
-    found: RejectedEntry = {"reference": rejected.entry.reference, "why": why}
+    found: RejectedEntry = {"reference": rejected.entry.reference[:LONGEST_SHOWN], "why": why}
     if not rejected.foreign and (name := _test(content, rejected.entry)):
-        found["name"] = name
+        found["name"] = name[:LONGEST_SHOWN]
     return found
 
 

@@ -137,7 +137,10 @@ class PatientFacts:
         self._held = Holdings(chart, knowledge.terminology, today, go_on)
         self.asides: dict[str, str] = {}
         self._lacking: dict[str, list[PrefetchKey]] = {}
+        self._go_on = go_on
+        self._encounters_of: dict[str, list[Stay]] = {}
         self._measured: dict[str, tuple[list[Measured], list[Rejected]]] = {}
+        self._of_days: dict[str, dict[int, list[Measured]]] = {}
         self._judged: dict[str, list[Judged]] = {}
         self._beside: dict[str, dict[int | str, list[Judged]]] = {}
         self._fallback: dict[tuple[str, int], tuple[Quantity | None, Quantity | None]] = {}
@@ -307,6 +310,7 @@ class PatientFacts:
 
     def says(self, name: str, text: str) -> bool:
         """Whether a text matches a set's pattern in a sentence that is not negated."""
+        self._go_on()
         return self._terms.says(name, text)
 
     def sentences(self, name: str, text: str) -> str:
@@ -346,6 +350,17 @@ class PatientFacts:
         frame.used.append(known[0])
         frame.rejected.append(known[1])
         return known[0]
+
+    def measured_on(self, measure: str, day: int) -> list[Measured]:
+        """The usable numbers of a measure that were drawn on one day, newest first."""
+        self._go_on()
+        numbers = self.measured(measure)
+        known = self._of_days.get(measure)
+        if known is None:
+            known = self._of_days[measure] = {}
+            for number in numbers:
+                known.setdefault(number.moment.first, []).append(number)
+        return known.get(day, [])
 
     def rejected(self, measure: str) -> list[Rejected]:
         """The results of a measure that could not be used."""
@@ -396,6 +411,7 @@ class PatientFacts:
         """The judged numbers of a measure that may come from a result's specimen: of the same day,
         or naming the same.
         """
+        self._go_on()
         numbers = self.judged(measure)
         known = self._beside.get(measure)
         if known is None:
@@ -535,11 +551,14 @@ class PatientFacts:
 
     def encounters_of(self, name: str) -> list[Stay]:
         """The encounters whose type belongs to a set, or whose class or location says so."""
-        return [
-            x
-            for x in self._held.encounters()
-            if name in x.sets or any(self.says(name, text) for text in x.places)
-        ]
+        known = self._encounters_of.get(name)
+        if known is None:
+            known = self._encounters_of[name] = [
+                x
+                for x in self._held.encounters()
+                if name in x.sets or any(self.says(name, text) for text in x.places)
+            ]
+        return known
 
     def is_inpatient(self) -> Answer:
         """Whether the patient is in hospital today."""

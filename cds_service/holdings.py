@@ -22,6 +22,7 @@ from cds_service.prefetch import Chart
 from cds_service.resources import (
     CodeableConcept,
     Condition,
+    Contained,
     DiagnosticReport,
     Encounter,
     Medication,
@@ -35,10 +36,11 @@ from cds_service.resources import (
     ServiceRequest,
 )
 from cds_service.results import Result
-from cds_service.terminology import Terminology, spoken
+from cds_service.terminology import LONGEST_READ, Terminology, spoken
 
 NOT_HELD = frozenset({"entered-in-error", "cancelled", "planned"})
 E = TypeVar("E", bound=Entry)
+N = TypeVar("N", bound=Resource | Contained)
 R = TypeVar("R", bound=Resource)
 
 
@@ -125,7 +127,7 @@ class Holdings:
         return [
             x
             for x in self.results("")
-            if any(pattern.search(text) for text in texts_of(x.resource.code))
+            if any(pattern.search(text[:LONGEST_READ]) for text in texts_of(x.resource.code))
         ]
 
     def drugs(self, name: str) -> list[Drug]:
@@ -163,9 +165,9 @@ class Holdings:
     def _reasons(self, draft: MedicationRequest) -> frozenset[str]:
         """The sets of what a draft is for: coded in it, or a problem of the chart that it names."""
         concepts: list[CodeableConcept | None] = [*draft.reason_code]
-        for reason in draft.reason_reference:
-            target = _target(reason)
-            contained = [x for x in draft.contained if x.id == target]
+        contained_by_id = _by_id(draft.contained)
+        for target, reason in {_target(x): x for x in draft.reason_reference}.items():
+            contained = contained_by_id.get(target, [])
             named = self._problems_by_id.get(target, [])
             concepts += [x.code for x in contained]
             concepts += [x.code for x in named if Problem.counts(x) and self._is_firm(x)]
@@ -272,8 +274,8 @@ def _by_set(entries: Iterable[E]) -> dict[str, list[E]]:
     return by_set
 
 
-def _by_id(resources: Iterable[R]) -> dict[str | None, list[R]]:
-    by_id: dict[str | None, list[R]] = {}
+def _by_id(resources: Iterable[N]) -> dict[str | None, list[N]]:
+    by_id: dict[str | None, list[N]] = {}
     for resource in resources:
         by_id.setdefault(resource.id, []).append(resource)
     return by_id

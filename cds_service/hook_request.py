@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from cds_service.errors import BrokenRequest, NotJson, TooLarge
-from cds_service.resources import MOST_OBJECTS, is_overfull, with_whole_escapes
+from cds_service.resources import is_overfull, with_whole_escapes
 
 
 class FhirAuthorization(Struct, frozen=True):
@@ -97,7 +97,7 @@ def parse_call(body: bytes, hook: str) -> Call:
     wrong, and TooLarge.
     """
     if is_overfull(body):
-        raise TooLarge(f"The body has over {MOST_OBJECTS} objects and lists.")
+        raise TooLarge("The body has more objects and lists than any chart.")
     request = _decode(body)
     _refuse_double_meanings(body, request.prefetch)
     for name, text in (("hook", request.hook), ("hookInstance", request.hook_instance)):

@@ -346,7 +346,7 @@ class _Sorting:
     def keep(self, delivery: Delivery) -> None:
         """Adds what was delivered, before anybody asks whose it is."""
         self._resources += delivery.resources
-        self._unread += delivery.unread
+        self._unread.update(delivery.unread)
         self._own_urls |= {
             url
             for url, x in delivery.resources

@@ -283,16 +283,17 @@ class Unread(Exception):
         self.type = resource_type
 
 
-# Objects and lists in a text of JSON. Each takes some 250 bytes of memory, however short it is; a
-# chart of 20 MB, which is what a body may have, holds less than half of them.
-MOST_OBJECTS = 1_000_000
+# Objects and lists in a text of JSON, counted by their first brace or bracket. Each takes some 250
+# bytes of memory, however short it is; in real charts one comes to forty bytes of text or more.
+MOST_OBJECTS, LEAST_BYTES = 1_000_000, 20
 
 
 def is_overfull(raw: bytes) -> bool:
-    """Whether JSON text has more objects and lists than any chart."""
+    """Whether JSON text has more objects and lists than any chart of its length."""
     if len(raw) < 2 * MOST_OBJECTS:
         return False
-    return raw.count(b"{") + raw.count(b"[") > MOST_OBJECTS
+    found = raw.count(b"{") + raw.count(b"[")
+    return found > max(MOST_OBJECTS, len(raw) // LEAST_BYTES)
 
 
 def read_resource(raw: Raw | bytes) -> tuple[Resource, list[Note]]:

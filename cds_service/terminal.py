@@ -195,8 +195,8 @@ def _entries(question: Json, depth: int, most: int) -> Iterator[Line]:
     for x in used[:most]:
         said = (x.get(name, "") for name in ("date", "name", "value", "limits", "reference"))
         yield Line(depth, "  ".join(part for part in said if part), "dim")
-    if len(used) > most:
-        yield Line(depth, f"and {len(used) - most} more", "dim")
+    if more := max(0, len(used) - most) + question.get("unlisted", 0):
+        yield Line(depth, f"and {more} more", "dim")
     for why, references in by_reason(question.get("rejected", []), "reference").items():
         yield Line(depth, f"not used, {why}: {first_of(references, most)}", "dim")
 
@@ -267,13 +267,16 @@ def _data(sources: Sequence[Json]) -> Iterator[RenderableType]:
     reasons: list[str] = []
     for x in sources:
         skipped = x.get("skipped", [])
+        count = len(skipped) + x.get("unlisted", 0)
         key, *cells = (str(x.get(name, "")) for name in ("key", "state", "by", "used"))
         if key == "*":
             key, cells = "left aside", ["", "", ""]
-        table.add_row(*(Text(cell) for cell in (key, *cells, str(len(skipped)))))
+        table.add_row(*(Text(cell) for cell in (key, *cells, str(count))))
         reasons += [f"{key}: {x['why']}"] if "why" in x else []
         for why, where in by_reason(skipped, "where").items():
             reasons.append(f"{key}: {why} ({first_of(where, MOST_LISTED)})")
+        if "unlisted" in x:
+            reasons.append(f"{key}: {x['unlisted']} more, not listed")
     if sources:
         yield table
     yield from (Line(1, x, "dim") for x in reasons[:MOST_REASONS])

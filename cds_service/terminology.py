@@ -53,7 +53,9 @@ LOOKS_LIKE = f"{CANONICAL}/StructureDefinition/looks-like"
 NOT_A_CUE = f"{CANONICAL}/StructureDefinition/not-a-negation"
 
 LONGEST_NAME = 200  # of a drug, a diagnosis or a test; what is longer would not come again
-LONGEST_READ = 10_000  # characters of a name that are looked at: what is longer is none
+# Characters that are looked at, of a name or a sentence and of a text: patterns take the square of
+# their number and more, and what is longer is none.
+LONGEST_READ, LONGEST_TEXT = 1000, 100_000
 LONGEST_CODE = 64
 _SENTENCE_END = re.compile(r"[.;\n]| but ")
 _BLANKS = re.compile(r"[^\S\n]+")
@@ -103,9 +105,10 @@ class Negation:
 
     def sentences(self, text: str) -> Iterator[str]:
         """The sentences of a text in lower case, without what is invisible or struck out."""
-        plain = _BLANKS.sub(" ", _INVISIBLE.sub("", text).lower())
+        plain = _BLANKS.sub(" ", _INVISIBLE.sub("", text[:LONGEST_TEXT]).lower())
         plain = self._struck_out.sub(" ", plain)
-        return (part.strip() for part in _SENTENCE_END.split(plain) if part.strip())
+        parts = (part.strip()[:LONGEST_READ] for part in _SENTENCE_END.split(plain))
+        return (part for part in parts if part)
 
     def is_in(self, sentence: str, not_a_cue: str) -> bool:
         """Whether a sentence is negated; `not_a_cue` does not negate here, "*": none does."""

@@ -502,7 +502,9 @@ def test_every_value_set_that_python_names_exists() -> None:
 
 def test_every_measure_order_and_remark_that_python_names_exists() -> None:
     orders = arguments("done", "ordered", "is_orderable")
-    measures = arguments("measured", "judged", "latest_within", "rejected", "fallback")
+    measures = arguments(
+        "measured", "measured_on", "judged", "latest_within", "rejected", "fallback"
+    )
     assert orders and orders <= set(shipped().families[0].knowledge.orders)
     assert measures and measures <= set(shipped().measures)
     said = arguments("remark")

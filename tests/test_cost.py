@@ -4,6 +4,7 @@ counted in steps of the interpreter, so that no machine decides.
 
 import json
 import sys
+import tracemalloc
 from collections.abc import Callable
 from datetime import UTC, date, datetime
 from functools import cache
@@ -19,6 +20,7 @@ from cds_service.answering import Answering
 from cds_service.app import create_app
 from cds_service.call_record import CallRecord
 from cds_service.config import Settings
+from cds_service.deliveries import DEEPEST
 from cds_service.errors import Overloaded
 from cds_service.explanation import MOST_ASIDE
 from cds_service.loading import load_content
@@ -114,6 +116,20 @@ def reports(count: int) -> list[Json]:
     return [*results, *({**found, "id": f"r{n}"} for n in range(count))]
 
 
+def readings_and_crp(count: int) -> list[Json]:
+    _, results, _ = chart(Size("both", count, 0, 0), True, TODAY)
+    crp = {"coding": [{"system": "http://loinc.org", "code": "1988-5"}]}
+    value = {"value": 1, "unit": "mg/L"}
+    return [
+        *results,
+        *(x | {"id": f"c{x['id']}", "code": crp, "valueQuantity": value} for x in results),
+    ]
+
+
+def readings_and_stays(count: int) -> list[Json]:
+    return [*readings(count), *stays(count)[4:]]
+
+
 def stays(count: int) -> list[Json]:
     _, results, _ = chart(Size("stays", 4, 0, 0), True, TODAY)
     stay = {"resourceType": "Encounter", "status": "finished", "subject": SUBJECT}
@@ -140,6 +156,8 @@ CHARTS: dict[str, Callable[[int], list[Json]]] = {
     "drugs by reference": drugs_by_reference,
     "orders": orders,
     "reports": reports,
+    "readings and CRP": readings_and_crp,
+    "readings and stays": readings_and_stays,
     "stays": stays,
 }
 
@@ -316,7 +334,87 @@ def test_more_objects_than_any_chart_has_are_too_large(
     assert sent(MOST_OBJECTS - others).status_code == 200
     refused = sent(MOST_OBJECTS - others + 1)
     assert refused.status_code == 413
-    assert "1000000 objects" in refused.get_json()["issue"][0]["details"]["text"]
+    assert "more objects and lists" in refused.get_json()["issue"][0]["details"]["text"]
+
+
+def in_bundles(depth: int) -> bytes:
+    bundle: Json = {"resourceType": "Bundle", "entry": []}
+    bundle["entry"] = [{"resource": x} for x in readings(4)]
+    for _ in range(depth):
+        bundle = {"resourceType": "Bundle", "entry": [{"resource": bundle}]}
+    call = json.loads(body([]))
+    call["prefetch"]["results"] = bundle
+    return as_bytes(call)
+
+
+def test_bundles_are_read_in_so_many_others(client: FlaskClient) -> None:
+    assert cards_of(send(client, in_bundles(DEEPEST)).get_json()) == FIRES
+    deeper = send(client, in_bundles(DEEPEST + 1), EXPLAIN).get_json()
+    whys = {skipped["why"] for key in deeper["data"] for skipped in key["skipped"]}
+    assert "in too many Bundles, not read" in whys
+
+
+def test_what_a_bundle_in_bundles_was_read_from_is_not_kept() -> None:
+    call = json.loads(in_bundles(DEEPEST))
+    call["prefetch"]["results"]["text"] = "x"
+    inner = call["prefetch"]["results"]
+    while inner["entry"][0]["resource"]["resourceType"] == "Bundle":
+        inner = inner["entry"][0]["resource"]
+    inner["entry"] += [{"resource": {"resourceType": "Basic", "x": [{}] * 20_000}}]
+    sent = as_bytes(call)
+    tracemalloc.start()
+    answering().cards("alp-review", sent)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4 * 20_000 * 64 + 3 * len(sent)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "1" * 300_000,
+        "zoledron " * 30_000,
+        "early loss " * 30_000,
+        "lytic lesion familial " * 20_000,
+    ],
+)
+def test_words_without_end_are_read_in_time(client: FlaskClient, said: str) -> None:
+    call = signing()
+    drug = draft() | {"dosageInstruction": [{"text": said, "route": {"text": said}}]}
+    call["context"]["draftOrders"]["entry"] = [{"resource": drug}]
+    call["prefetch"]["conditions"]["entry"] += [{"resource": problem(9, "x", said)}]
+    report = {"resourceType": "DiagnosticReport", "id": "r", "status": "final", "subject": SUBJECT}
+    report |= {"effectiveDateTime": "2026-11-01", "code": {"text": "CT"}, "conclusion": said}
+    call["prefetch"]["reports"] = {"resourceType": "Bundle", "entry": [{"resource": report}]}
+    steroid = draft(8, "Prednisone") | {"status": "active", "authoredOn": "2026-11-01"}
+    steroid |= {"dosageInstruction": [{"text": said}]}
+    call["prefetch"]["drugs"] = {"resourceType": "Bundle", "entry": [{"resource": steroid}]}
+    assert send(client, call, SIGN).status_code == 200
+    view = call | {"hook": "patient-view", "context": request()["context"]}
+    assert send(client, view).status_code == 200
+
+
+def test_many_types_that_are_not_read_are_counted(client: FlaskClient) -> None:
+    call = request()
+    call["prefetch"] |= {
+        f"k{n}": {"resourceType": "A" * (n % 60) + "b" * (n // 60 + 1)} for n in range(20_000)
+    }
+    assert cards_of(send(client, call).get_json()) == FIRES
+
+
+def test_a_draft_for_many_contained_reasons_is_read(client: FlaskClient) -> None:
+    gout = {"resourceType": "Condition", "id": "a", "code": {"text": "Gout"}}
+    many = {"contained": [gout] * 10_000, "reasonReference": [{"reference": "#a"}] * 10_000}
+    assert send(client, signing(draft() | many), SIGN).status_code == 200
+
+
+def test_an_endless_id_is_not_told_of_every_question(client: FlaskClient) -> None:
+    call = request()
+    for entry in call["prefetch"]["results"]["entry"]:
+        entry["resource"]["id"] += "x" * 100_000
+    answer = send(client, call, EXPLAIN)
+    assert answer.status_code == 200
+    assert len(answer.data) < 2 * len(as_bytes(call))
 
 
 @pytest.mark.parametrize(

@@ -269,8 +269,8 @@ def shares_specimen(one: Result, other: Result) -> bool:
 def _has_acute_inflammation(patient: PatientFacts, moment: Moment) -> bool:
     return any(
         x.value.above(patient.limit.acute_crp)
-        for x in patient.measured("crp")
-        if x.has_unit and x.moment.first == moment.first
+        for x in patient.measured_on("crp", moment.first)
+        if x.has_unit
     )
 
 
