@@ -349,9 +349,10 @@ def in_bundles(depth: int) -> bytes:
 
 def test_bundles_are_read_in_so_many_others(client: FlaskClient) -> None:
     assert cards_of(send(client, in_bundles(DEEPEST)).get_json()) == FIRES
-    deeper = send(client, in_bundles(DEEPEST + 1), EXPLAIN).get_json()
-    whys = {skipped["why"] for key in deeper["data"] for skipped in key["skipped"]}
-    assert "in too many Bundles, not read" in whys
+    for depth in (DEEPEST + 1, 300):
+        deeper = send(client, in_bundles(depth), EXPLAIN).get_json()
+        whys = {skipped["why"] for key in deeper["data"] for skipped in key["skipped"]}
+        assert "in too many Bundles, not read" in whys
 
 
 def test_what_a_bundle_in_bundles_was_read_from_is_not_kept() -> None:

@@ -307,10 +307,6 @@ NOT_JSON: dict[str, str | bytes] = {
         for x in ("", "context", "prefetch", "patient", "valueQuantity")
     },
     "deep nesting in fhirAuthorization": granted(f'"n":{NESTED}'),
-    "Bundles in Bundles": inside(
-        "prefetch",
-        '"n":' + '{"resourceType":"Bundle","entry":[{"resource":' * 300 + "1" + "}]}" * 300,
-    ),
 }
 
 
