@@ -166,13 +166,17 @@ class Holdings:
         """The sets of what a draft is for: coded in it, or a problem of the chart that it names."""
         concepts: list[CodeableConcept | None] = [*draft.reason_code]
         contained_by_id = _by_id(draft.contained)
-        for target, reason in {_target(x): x for x in draft.reason_reference}.items():
+        followed: set[str] = set()
+        for reason in draft.reason_reference:
+            target = _target(reason)
             contained = contained_by_id.get(target, [])
             named = self._problems_by_id.get(target, [])
-            concepts += [x.code for x in contained]
-            concepts += [x.code for x in named if Problem.counts(x) and self._is_firm(x)]
             if not named and not contained:
                 concepts.append(CodeableConcept(text=reason.display))
+            elif target not in followed:
+                followed.add(target)
+                concepts += [x.code for x in contained]
+                concepts += [x.code for x in named if Problem.counts(x) and self._is_firm(x)]
         return frozenset(name for x in concepts for name in self._sets_of(x))
 
     @cached_property

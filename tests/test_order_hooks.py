@@ -1020,6 +1020,8 @@ def test_an_order_may_say_itself_what_it_is_for(client: FlaskClient) -> None:
         ({"reasonReference": [{"reference": "#why"}], "contained": [{**listed}]}, None),
         ({"reasonReference": [{"reference": "Condition/why"}]}, listed),
         ({"reasonReference": [{"display": "Paget disease of bone"}]}, None),
+        ({"reasonReference": [{"display": "Paget disease of bone"}, {"display": "Pain"}]}, None),
+        ({"reasonReference": [{"display": "Pain"}, {"display": "Paget disease of bone"}]}, None),
     ):
         orders = [draft() | reason, *([more] if more else [])]
         assert answered(client, signing(*orders), SIGN) == {"cards": []}, reason
