@@ -48,6 +48,7 @@ def fire(page: Page, resources: list[Json]) -> None:
     page.fill("#pasted", called(resources))
     page.click("#own button.main")
     page.wait_for_selector("figure.trend")
+    page.wait_for_load_state()  # its style too: without, both drawings are seen
 
 
 def at_each(page: Page, *widths: int) -> Iterator[int]:
