@@ -90,7 +90,12 @@ class _OneSlash:
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         path = re.sub("/{2,}", "/", environ.get("PATH_INFO") or "/")
         environ["PATH_INFO"] = path.rstrip("/") or "/"
-        return self._app(environ, start_response)
+        answer: Any = self._app(environ, start_response)
+        try:
+            # In one piece, which granian sends at once: of two, a server that stops may send one.
+            return [b"".join(answer)]
+        finally:
+            answer.close()
 
 
 def create_app(
