@@ -90,9 +90,20 @@ class _OneSlash:
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         path = re.sub("/{2,}", "/", environ.get("PATH_INFO") or "/")
         environ["PATH_INFO"] = path.rstrip("/") or "/"
-        answer: Any = self._app(environ, start_response)
+        return self._app(environ, start_response)
+
+
+class _OnePiece:
+    """WSGI middleware: an answer is one piece, which granian sends at once; of head and body apart,
+    a server that is told to stop may send the head alone.
+    """
+
+    def __init__(self, app: Callable[..., Any]) -> None:
+        self._app = app
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        answer = self._app(environ, start_response)
         try:
-            # In one piece, which granian sends at once: of two, a server that stops may send one.
             return [b"".join(answer)]
         finally:
             answer.close()
@@ -116,7 +127,7 @@ def create_app(
     answering = _answering(settings, content, fetcher, issued, now)
     app = Flask("cds_service", static_folder=None)
     app.url_map.converters["rest"] = _RestOfPath
-    app.wsgi_app = _OneSlash(app.wsgi_app)  # type: ignore[method-assign]
+    app.wsgi_app = _OneSlash(_OnePiece(app.wsgi_app))  # type: ignore[method-assign]
     trust = None if settings.open else _authenticator(settings, clients, now)
     observing = Observing(settings, content, metrics)
     _add_guards(app, settings, answering, trust, _limits(settings, clients), observing)
